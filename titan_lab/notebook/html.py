@@ -1,0 +1,170 @@
+"""Small pieces of HTML for `_repr_html_`: a table, a card, escaped text.
+
+Standard library only, since every object that shows itself uses it. Three rules hold for all of it:
+payload text is untrusted, so every value passes `escape`; colours are mixed from the text colour around them,
+so a light and a dark page both stay readable; and equal values give equal bytes, so nbval can compare outputs.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Final
+
+LONGEST: Final = 80  # characters of one value before it is cut; the whole text stays in the cell's title
+
+# `color-mix` with currentColor needs no light or dark variant: it follows whatever the page around it uses.
+_STYLE: Final = """<style>
+.titan{font-family:var(--jp-ui-font-family,system-ui,-apple-system,"Segoe UI",sans-serif);font-size:13px;
+line-height:1.45;color:var(--jp-ui-font-color1,inherit);margin:.4em 0}
+.titan .titan-title{font-weight:600;font-size:1.08em;margin:0 0 .35em}
+.titan .titan-note{opacity:.7;margin:.4em 0 0;font-size:.93em}
+.titan .titan-scroll{overflow-x:auto;max-width:100%}
+.titan table{border-collapse:collapse;border:0;margin:0;font-variant-numeric:tabular-nums}
+.titan caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .4em;color:inherit}
+.titan th,.titan td{padding:.28em .8em .28em 0;border:0;text-align:left;vertical-align:top;background:none;
+color:inherit;white-space:nowrap;max-width:34em;overflow:hidden;text-overflow:ellipsis}
+.titan thead th{font-weight:600;border-bottom:1px solid color-mix(in srgb,currentColor 35%,transparent)}
+.titan tbody tr{background:none}
+.titan tbody td,.titan tbody th{border-bottom:1px solid color-mix(in srgb,currentColor 11%,transparent)}
+.titan tbody th{font-weight:400;opacity:.7}
+.titan .titan-number{text-align:right}
+.titan .titan-none{opacity:.45}
+.titan-card{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:8px;
+padding:.75em 1em;display:inline-block;max-width:100%;box-sizing:border-box}
+.titan-card tbody tr:last-child td,.titan-card tbody tr:last-child th{border-bottom:0}
+</style>"""
+
+
+def escape(value: object) -> str:
+    """Turn any value into text that is safe inside HTML, in a tag's body and in a quoted attribute."""
+    return html.escape(str(value), quote=True)
+
+
+def shown(value: object) -> str:
+    """Write one value the way the whole package shows it: plain text, not yet escaped.
+
+    Instants are UTC with `Z` and lose trailing zeros of their seconds' fraction; money keeps its digits;
+    counts get thousands separators; lists say how many they hold; None is a dash.
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return _instant(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Decimal):
+        return f"{value:,f}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, timedelta):
+        return _duration(value)
+    if isinstance(value, str | date):
+        return str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}={shown(v)}" for k, v in value.items())
+    if isinstance(value, Iterable):
+        parts = list(value)
+        return "–" if not parts else f"{len(parts):,} × {shown(parts[0])}" if len(parts) > 1 else shown(parts[0])
+    return str(value)
+
+
+def table(
+    rows: Any,
+    columns: Sequence[str] | None = None,
+    caption: str = "",
+    note: str = "",
+    *,
+    limit: int = 20,
+) -> str:
+    """Draw rows as an HTML table, numbers to the right, at most `limit` of them.
+
+    rows: a polars frame, or sequences of values, or mappings by column name (a missing key shows as a dash).
+    columns: the headings, and for mappings and frames also which columns; may be left out for a frame.
+    note: a line under the table; when rows were left off, the line says so by itself.
+    """
+    names, values, total = _grid(rows, columns, limit)
+    right = [_all_numbers(row[i] for row in values) for i in range(len(names))]
+    head = "".join(f'<th scope="col"{_side(r)}>{escape(n)}</th>' for n, r in zip(names, right, strict=True))
+    body = "".join(
+        "<tr>" + "".join(_cell(v, r) for v, r in zip(row, right, strict=True)) + "</tr>" for row in values
+    )
+    left_off = f"first {len(values):,} of {total:,} rows" if total > len(values) else ""
+    under = " · ".join(part for part in (left_off, note) if part)
+    return (
+        f'{_STYLE}<div class="titan"><div class="titan-scroll"><table>'
+        + (f"<caption>{escape(caption)}</caption>" if caption else "")
+        + f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_note(under)}</div>"
+    )
+
+
+def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str = "") -> str:
+    """Draw a titled box of facts: what an object is and holds, one line each.
+
+    body: further HTML below the facts, from `table` or another function here. It is not escaped again.
+    """
+    lines = "".join(f'<tr><th scope="row">{escape(k)}</th>{_cell(v, False)}</tr>' for k, v in facts.items())
+    return (
+        f'{_STYLE}<div class="titan"><div class="titan-card"><div class="titan-title">{escape(title)}</div>'
+        f'<div class="titan-scroll"><table><tbody>{lines}</tbody></table></div>{_note(note)}{body}</div></div>'
+    )
+
+
+def _grid(rows: Any, columns: Sequence[str] | None, limit: int) -> tuple[list[str], list[tuple[Any, ...]], int]:
+    # Duck-typed: a polars frame is known by its attributes, so that this file imports nothing.
+    if hasattr(rows, "iter_rows") and hasattr(rows, "columns"):
+        frame = rows.select(list(columns)) if columns is not None else rows
+        return list(frame.columns), list(frame.head(limit).iter_rows()), int(frame.height)
+    listed = list(rows)
+    if columns is None:
+        columns = list(listed[0]) if listed and isinstance(listed[0], Mapping) else []
+    first = listed[:limit]
+    grid = [tuple(r.get(c) for c in columns) if isinstance(r, Mapping) else tuple(r) for r in first]
+    return list(columns), grid, len(listed)
+
+
+def _cell(value: object, right: bool) -> str:
+    text = shown(value)
+    if value is None:
+        return f'<td class="titan-none{" titan-number" if right else ""}">{text}</td>'
+    if len(text) <= LONGEST:
+        return f"<td{_side(right)}>{escape(text)}</td>"
+    return f'<td{_side(right)} title="{escape(text)}">{escape(text[: LONGEST - 1])}…</td>'
+
+
+def _side(right: bool) -> str:
+    return ' class="titan-number"' if right else ""
+
+
+def _note(text: str) -> str:
+    return f'<div class="titan-note">{escape(text)}</div>' if text else ""
+
+
+def _all_numbers(values: Iterable[object]) -> bool:
+    seen = [v for v in values if v is not None]
+    return bool(seen) and all(isinstance(v, int | float | Decimal) and not isinstance(v, bool) for v in seen)
+
+
+def _instant(value: datetime) -> str:
+    if value.tzinfo is None:
+        return value.isoformat(" ")
+    text = value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ")
+    return (text.rstrip("0") if "." in text else text) + "Z"
+
+
+def _duration(value: timedelta) -> str:
+    if value < timedelta(0):
+        return "-" + _duration(-value)
+    hours, rest = divmod(value.seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    if value.days:
+        return f"{value.days:,} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {seconds} s"
+    return f"{seconds + value.microseconds / 1e6:g} s"

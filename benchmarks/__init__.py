@@ -1,1 +1,14 @@
 """Measure titan_lab against the tools an analyst would otherwise reach for, one script per promise."""
+
+# name on the command line -> module
+BENCHES = {
+    "at_status_total": "at_status_total",
+    "tally": "tally",
+    "at_scalars": "at_scalars",
+    "at_all": "at_all",
+    "fold": "fold",
+    "cold": "cold",
+    "pit_join": "pit_join",
+    "long_order": "long_order",
+    "import": "import_time",
+}

@@ -88,7 +88,7 @@ def write(path: Path, events: int, seed: int = SEED) -> None:
 
 
 def chunks(events: int, seed: int = SEED) -> Iterator[pl.DataFrame]:
-    """Yield frames of whole orders in id order, `events` rows together; the very last order may be cut short."""
+    """Yield frames of whole orders in id order, `events` rows in all; the last order may be cut short."""
     # A few per cent more orders than the mean needs: the surplus is never drawn into lives.
     orders = int(events / EVENTS_PER_ORDER * 1.02) + 64
     ids = order_ids(orders, seed)

@@ -2,14 +2,15 @@
 
 Standard library only, since every object that shows itself uses it. Three rules hold for all of it:
 payload text is untrusted, so every value passes `escape`; colours are mixed from the text colour around them,
-so a light and a dark page both stay readable; and equal values give equal bytes, so nbval can compare outputs.
+so a light and a dark page both stay readable; and equal values give equal bytes, so nbval can compare
+outputs.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -69,7 +70,9 @@ def shown(value: object) -> str:
         return ", ".join(f"{k}={shown(v)}" for k, v in value.items())
     if isinstance(value, Iterable):
         parts = list(value)
-        return "–" if not parts else f"{len(parts):,} × {shown(parts[0])}" if len(parts) > 1 else shown(parts[0])
+        return (
+            "–" if not parts else f"{len(parts):,} × {shown(parts[0])}" if len(parts) > 1 else shown(parts[0])
+        )
     return str(value)
 
 
@@ -114,7 +117,7 @@ def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str =
     )
 
 
-def _grid(rows: Any, columns: Sequence[str] | None, limit: int) -> tuple[list[str], list[tuple[Any, ...]], int]:
+def _grid(rows: Any, columns: Sequence[str] | None, limit: int) -> tuple[list[str], list[Any], int]:
     # Duck-typed: a polars frame is known by its attributes, so that this file imports nothing.
     if hasattr(rows, "iter_rows") and hasattr(rows, "columns"):
         frame = rows.select(list(columns)) if columns is not None else rows
@@ -152,7 +155,7 @@ def _all_numbers(values: Iterable[object]) -> bool:
 def _instant(value: datetime) -> str:
     if value.tzinfo is None:
         return value.isoformat(" ")
-    text = value.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ")
+    text = value.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
     return (text.rstrip("0") if "." in text else text) + "Z"
 
 

@@ -1,0 +1,92 @@
+"""Look into the past of an event-sourced system: what was true, when, why, and what if.
+
+     stores                  events             columns            timeline
+     sqlite  parquet        ┌──────────┐ upcast ┌────────┐  fold  ┌──────────┐
+     memory  any frame ────▶│ EVENTS   │───────▶│ typed  │───────▶│ every    │──▶ at · asof · every · history
+        ▲                   │ frame    │ reject │ fields │        │ state    │
+        │                   └──────────┘ counted└────────┘        └──────────┘──▶ book["id"].at · .log
+        └──append
+
+    >>> import titan_lab as tl
+    >>> log = tl.open("sqlite:///data/samples/orders.db")
+    >>> book = log.fold(tl.Order)
+    >>> book.at("2025-01-15T12:00Z", columns=["status", "total"]).columns
+    ['aggregate_id', 'version', 'status', 'total']
+
+Names are loaded when they are first used: importing this package imports no driver and no frame library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name -> where it lives
+_PUBLIC = {
+    "Aggregate": "fold",
+    "Event": "event",
+    "EventLog": "log",
+    "EventType": "payload",
+    "ItemsReturned": "orders.events",
+    "Order": "orders.order",
+    "OrderCancelled": "orders.events",
+    "OrderCorrected": "orders.events",
+    "OrderCreated": "orders.events",
+    "OrderDelivered": "orders.events",
+    "OrderModified": "orders.events",
+    "OrderShipped": "orders.events",
+    "PaymentAuthorized": "orders.events",
+    "Record": "payload",
+    "RefundIssued": "orders.events",
+    "TitanError": "errors",
+    "collect": "reducers",
+    "count": "reducers",
+    "fill": "upcast",
+    "first": "reducers",
+    "from_frame": "connect",
+    "instant": "clock",
+    "largest": "reducers",
+    "latest": "reducers",
+    "machine": "reducers",
+    "open": "connect:open_log",
+    "run_job": "job",
+    "smallest": "reducers",
+    "step": "reducers",
+    "total_of": "reducers",
+    "upcast": "upcast",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"titan_lab has no {name!r}; it has {', '.join(__all__)}")
+    module, _, inside = _PUBLIC[name].partition(":")
+    value = getattr(import_module(f"titan_lab.{module}"), inside or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from titan_lab.clock import instant as instant
+    from titan_lab.connect import from_frame as from_frame
+    from titan_lab.connect import open_log as open
+    from titan_lab.errors import TitanError as TitanError
+    from titan_lab.event import Event as Event
+    from titan_lab.fold import Aggregate as Aggregate
+    from titan_lab.job import run_job as run_job
+    from titan_lab.log import EventLog as EventLog
+    from titan_lab.orders.events import (
+        ItemsReturned as ItemsReturned,
+    )
+    from titan_lab.orders.order import Order as Order
+    from titan_lab.payload import EventType as EventType
+    from titan_lab.payload import Record as Record
+    from titan_lab.reducers import latest as latest

@@ -1,0 +1,103 @@
+"""What a store must offer to be read, and to be written.
+
+A backend translates between its technology and frames; everything else (checks, rejects, order, duplicates)
+is done once, in ``titan_lab.log``, for all of them. ``titan_lab.testing`` has the suite that each must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from titan_lab.clock import iso
+from titan_lab.errors import VersionConflict
+from titan_lab.scope import Scope
+
+KEY = ["aggregate_id", "version"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The instant before which a log is provably complete, and how that is known.
+
+    instant: None for a log without events.
+    """
+
+    instant: datetime | None
+    how: str
+
+    def __str__(self) -> str:
+        return f"{iso(self.instant) if self.instant else 'empty'} ({self.how})"
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append did: how many events were added, and how many were there already, unchanged."""
+
+    added: int
+    present: int
+
+
+class Reader(Protocol):
+    """Rows out of one store."""
+
+    url: str  # as people may see it: no password
+
+    def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
+        """Give the rows of a scope as they are stored, in frames of about `size` rows.
+
+        Each frame has the columns of EVENTS, as text where the store has no better type, and `place`, which
+        says where a row stands. Rows may come in any order and may be bad; none may be left out that a later
+        check could reject, so a bad timestamp or type passes every filter.
+        One call sees one consistent state of the store.
+        """
+        ...
+
+    def frontier(self) -> Frontier:
+        """Tell up to when the store is known to be complete."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open; a second time does nothing."""
+        ...
+
+
+class Writer(Reader, Protocol):
+    """A store that takes events, too."""
+
+    def append(self, events: pl.DataFrame) -> Appended:
+        """Add EVENTS, all or none. One that is there already is left alone.
+
+        Raises VersionConflict when a different event has the same (aggregate_id, version).
+        """
+        ...
+
+
+def part_new(stored: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Give the events that are not stored yet, and how many are.
+
+    Raises VersionConflict when a stored event has the same key and another type, payload or timestamp.
+    """
+    known = events.join(stored, on=KEY, how="semi")
+    if known.is_empty():
+        return events, 0
+    same = known.join(stored, on=["aggregate_id", "version", "event_type", "timestamp", "payload"], how="semi")
+    if len(same) < len(known):
+        first = known.join(same, on=KEY, how="anti").sort(KEY).row(0, named=True)
+        raise conflict(first, len(known) - len(same))
+    return events.join(stored, on=KEY, how="anti", maintain_order="left"), len(known)
+
+
+def conflict(event: dict, count: int) -> VersionConflict:
+    """Say which place is taken."""
+    return VersionConflict(
+        f"version {event['version']} of {event['aggregate_id']} is already another event; nothing was written"
+        + (f" ({count} events of this append clash)" if count > 1 else ""),
+        hint="read the aggregate again and append after its last version",
+        aggregate_id=event["aggregate_id"],
+        version=event["version"],
+    )

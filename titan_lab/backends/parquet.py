@@ -1,0 +1,100 @@
+"""Events in Parquet: one file, or a folder of files that grows by whole files."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from titan_lab.backends.contract import Appended, Frontier, part_new
+from titan_lab.errors import EventsError, OpenError, ReadOnly
+from titan_lab.event import EVENTS, moments
+from titan_lab.scope import Scope
+
+OPTIONAL = ("metadata",)
+
+
+class ParquetStore:
+    """Read, and if opened for it write, Parquet files with the event store's columns."""
+
+    def __init__(self, path: Path, writable: bool = False) -> None:
+        self.path = path
+        self.writable = writable
+        self.url = f"parquet://{path}"
+        if not path.exists():
+            if not writable:
+                raise OpenError(f"there is no file or folder {path}", hint="check the path; writable=True makes a new folder")
+            path.mkdir(parents=True)
+        for file in self.files():
+            self._check(file)
+
+    @classmethod
+    def open(cls, address: str, writable: bool) -> ParquetStore:
+        """Open ``parquet://relative/path`` or ``parquet:///absolute/path``, a file or a folder."""
+        if not address:
+            raise OpenError("the URL names no file or folder", hint="write parquet://data/samples/orders.parquet")
+        return cls(Path(address), writable)
+
+    def files(self) -> list[Path]:
+        """List the files in order of name; a folder's hidden and half-written ones are passed over."""
+        if self.path.is_file():
+            return [self.path]
+        return sorted(file for file in self.path.rglob("*.parquet") if not file.name.startswith((".", "_")))
+
+    def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
+        """Read file by file, pushing the ids that are asked for down into the file."""
+        for file in self.files():
+            rows = pl.scan_parquet(file).with_row_index("place")
+            names = rows.collect_schema().names()
+            rows = rows.select("place", *(name for name in EVENTS if name in names))
+            if scope.aggregates is not None:
+                rows = rows.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
+            try:
+                frame = rows.collect()
+            except (pl.exceptions.PolarsError, OSError) as error:
+                raise OpenError(f"{file} cannot be read as Parquet: {error}") from error
+            frame = frame.with_columns(place=pl.format("{} row {}", pl.lit(file.name), "place"))
+            yield from frame.iter_slices(size) if len(frame) > size else [frame]
+
+    def frontier(self) -> Frontier:
+        """Take the end of the files as complete: they are written whole."""
+        last = None
+        for file in self.files():
+            stamps = moments(pl.read_parquet(file, columns=["timestamp"])["timestamp"])
+            latest = stamps.max()
+            last = latest if last is None or (latest is not None and latest > last) else last  # type: ignore[operator]
+        return Frontier(last, "the end of the files")  # type: ignore[arg-type]
+
+    def append(self, events: pl.DataFrame) -> Appended:
+        """Write the new events as one more file, which appears whole or not at all."""
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        if self.path.is_file():
+            raise ReadOnly(f"{self.path} is one file, which cannot grow", hint="open a folder, which grows by whole files")
+        stored = [pl.read_parquet(file, columns=list(EVENTS)) for file in self.files()]
+        new, present = part_new(pl.concat([EVENTS.to_frame(), *stored], how="vertical_relaxed"), events)
+        if len(new):
+            name = f"{len(stored):06d}-{uuid.uuid4().hex[:8]}.parquet"
+            unfinished = self.path / f".{name}.part"
+            new.write_parquet(unfinished, compression="zstd")
+            os.replace(unfinished, self.path / name)
+        return Appended(len(new), present)
+
+    def close(self) -> None:
+        """Do nothing: no file is held open."""
+
+    def _check(self, file: Path) -> None:
+        try:
+            names = pl.read_parquet_schema(file)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise OpenError(f"{file} is no Parquet file: {error}", hint="SQLite files open with sqlite:///path") from error
+        missing = [name for name in EVENTS if name not in names and name not in OPTIONAL]
+        if missing:
+            raise EventsError(
+                f"{file} lacks the column {', '.join(missing)}; it has {', '.join(names)}",
+                hint=f"the event store's columns are {', '.join(EVENTS)}; tl.from_frame(frame, ...) names yours",
+                missing=missing,
+            )

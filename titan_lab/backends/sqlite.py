@@ -1,0 +1,202 @@
+"""Events in a SQLite file, in the tables of the event store."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+
+from titan_lab.backends.contract import Appended, Frontier, conflict
+from titan_lab.clock import instant
+from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
+from titan_lab.event import EVENTS
+from titan_lab.scope import Scope
+
+TABLE = "order_events"
+COLUMNS = ", ".join(EVENTS)
+# SQLite has no UUID, JSONB or TIMESTAMPTZ: these are text; a timestamp is ISO-8601 in UTC with microseconds,
+# which sorts as text in order of time.
+SCHEMA = f"""
+CREATE TABLE {TABLE} (
+    aggregate_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    event_type TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    metadata TEXT,
+    timestamp TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
+    PRIMARY KEY (aggregate_id, version)
+) WITHOUT ROWID;
+CREATE INDEX idx_timestamp ON {TABLE}(timestamp);
+CREATE INDEX idx_event_type ON {TABLE}(event_type);
+CREATE TABLE order_snapshots (
+    aggregate_id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    timestamp TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
+);
+"""
+WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
+FEW = 500  # ids that go into one statement
+
+
+class SqliteStore:
+    """Read, and if opened for it write, `order_events` in one file."""
+
+    def __init__(self, path: Path, writable: bool = False) -> None:
+        self.path = path
+        self.writable = writable
+        self.url = f"sqlite:///{path}"
+        self._prepare()
+
+    @classmethod
+    def open(cls, address: str, writable: bool) -> SqliteStore:
+        """Open ``sqlite:///relative.db`` or ``sqlite:////absolute.db``."""
+        path = address.removeprefix("/")
+        if not path:
+            raise OpenError("the URL names no file", hint="write sqlite:///path/to/orders.db")
+        return cls(Path(path), writable)
+
+    def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
+        """Read in order of the key; ids are looked up, types and window are filtered by the caller."""
+        with self._session() as db:
+            db.execute("BEGIN")  # one state of the store for all frames
+            for where, values in _wheres(scope):
+                rows = db.execute(f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY aggregate_id, version", values)
+                while batch := rows.fetchmany(size):
+                    yield _frame(batch)
+
+    def frontier(self) -> Frontier:
+        """Take the end of the file as complete: SQLite has one writer at a time."""
+        with self._session() as db:
+            (last,) = db.execute(f"SELECT max(timestamp) FROM {TABLE}").fetchone()
+        try:
+            return Frontier(instant(str(last)) if last is not None else None, "the end of the file")
+        except InstantError:
+            return Frontier(None, "the end of the file; its last timestamp cannot be read")
+
+    def append(self, events: pl.DataFrame) -> Appended:
+        """Insert in one transaction; a clash with a different event takes everything back."""
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        stored = events.select(list(EVENTS)).with_columns(pl.col("timestamp").dt.strftime(WRITTEN))
+        with self._session() as db:
+            db.execute("BEGIN IMMEDIATE")
+            (before,) = db.execute("SELECT total_changes()").fetchone()
+            db.executemany(
+                f"INSERT INTO {TABLE} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", stored.iter_rows()
+            )
+            (after,) = db.execute("SELECT total_changes()").fetchone()
+            added = after - before
+            if added < len(stored):
+                self._refuse_clashes(db, stored)
+            db.execute("COMMIT")
+        return Appended(added, len(stored) - added)
+
+    def close(self) -> None:
+        """Do nothing: a connection lives as long as one read or one append."""
+
+    def _refuse_clashes(self, db: sqlite3.Connection, stored: pl.DataFrame) -> None:
+        known = f"SELECT event_type, payload, timestamp FROM {TABLE} WHERE aggregate_id = ? AND version = ?"
+        clashes = []
+        for row in stored.iter_rows(named=True):
+            (found,) = db.execute(known, (row["aggregate_id"], row["version"])).fetchall()
+            if found[:2] != (row["event_type"], row["payload"]) or _differs(found[2], row["timestamp"]):
+                clashes.append(row)
+        if clashes:
+            db.execute("ROLLBACK")
+            raise conflict(clashes[0], len(clashes))
+
+    def _prepare(self) -> None:
+        if not self.path.exists():
+            if not self.writable:
+                raise OpenError(
+                    f"there is no file {self.path}",
+                    hint=_near_files(self.path) or "check the path; tl.open(url, writable=True) makes a new store",
+                )
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._session() as db:
+                db.executescript(SCHEMA)
+        with self._session() as db:
+            tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
+            if TABLE not in tables:
+                raise OpenError(
+                    f"{self.path} has no table {TABLE}; it has {', '.join(sorted(tables)) or 'none'}",
+                    hint="open the event store's own file, or hand its rows to tl.from_frame",
+                )
+            columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({TABLE})")]
+            missing = [name for name in EVENTS if name not in columns]
+            if missing:
+                raise EventsError(
+                    f"{TABLE} in {self.path} lacks the column {', '.join(missing)}; it has {', '.join(columns)}",
+                    hint=f"the event store's columns are {COLUMNS}",
+                    missing=missing,
+                )
+
+    @contextmanager
+    def _session(self) -> Iterator[sqlite3.Connection]:
+        mode = "rwc" if self.writable else "ro"
+        try:
+            db = sqlite3.connect(
+                f"file:{quote(str(self.path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+            )
+            try:
+                # Bytes that are no UTF-8 must not stop the good rows beside them.
+                db.text_factory = _text
+                if not self.writable:
+                    db.execute("PRAGMA query_only = ON")
+                yield db
+            finally:
+                db.close()
+        except sqlite3.OperationalError as error:
+            if "readonly" in str(error) or (self.writable and "unable to open" in str(error)):
+                raise ReadOnly(f"{self.path} cannot be written: {error}", hint="check the file's and folder's permissions") from error
+            raise OpenError(f"SQLite could not read {self.path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise OpenError(
+                f"{self.path} is no SQLite database, or is damaged: {error}", hint="Parquet files open with parquet://path"
+            ) from error
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if scope.aggregates is None:
+        yield "", ()
+        return
+    ids = sorted(set(scope.aggregates))
+    for start in range(0, len(ids), FEW):
+        some = tuple(ids[start : start + FEW])
+        yield f"WHERE aggregate_id IN ({', '.join('?' * len(some))})", some
+
+
+def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    columns = dict(zip(EVENTS, zip(*rows, strict=True), strict=True))
+    frame = pl.DataFrame([_series(name, values) for name, values in columns.items()])
+    return frame.with_columns(place=pl.format("{} version {}", "aggregate_id", pl.col("version").cast(pl.String)))
+
+
+def _series(name: str, values: tuple[Any, ...]) -> pl.Series:
+    # SQLite lets any value stand in any column; what is not of the column's type is judged as text.
+    dtype = pl.Int64 if name == "version" else pl.String
+    try:
+        return pl.Series(name, values, dtype)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        return pl.Series(name, [None if v is None else _text(v) if isinstance(v, bytes) else str(v) for v in values], pl.String)
+
+
+def _differs(stored: str, written: str) -> bool:
+    try:
+        return instant(stored) != instant(written)
+    except InstantError:
+        return True
+
+
+def _near_files(path: Path) -> str | None:
+    return nearest(path.name, [one.name for one in path.parent.iterdir()]) if path.parent.is_dir() else None

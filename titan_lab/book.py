@@ -1,0 +1,68 @@
+"""Book: the Timeline of all aggregates, with every verb that can be asked of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from titan_lab.clock import from_micros, iso
+from titan_lab.errors import NoSuchAggregate, nearest
+from titan_lab.notebook import html
+from titan_lab.story import Story
+from titan_lab.timeline import Timeline
+
+NEAR = 20_000  # ids among which near ones are looked for
+
+
+class Book(Timeline):
+    """The Timeline of all aggregates. ``book["id"]`` opens one life."""
+
+    def __getitem__(self, aggregate_id: str) -> Story:
+        """Open one aggregate's life. Raises NoSuchAggregate, which suggests near ids."""
+        wanted = str(aggregate_id)
+        number = find(self.typed.ids, wanted)
+        if number is None:
+            raise no_such(wanted, self.typed.ids, self.basis.source)
+        start, end = self.typed.starts[number], self.typed.ends[number]
+        life = Timeline(self.aggregate, self.typed.take(np.arange(start, end)), zone=self.zone)
+        life.basis = self.basis
+        return Story(life, self._read_events)
+
+    def __contains__(self, aggregate_id: object) -> bool:
+        return find(self.typed.ids, str(aggregate_id)) is not None
+
+    @property
+    def ids(self) -> pl.Series:
+        """Give all aggregate ids, sorted."""
+        return self.typed.ids.alias("aggregate_id")
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}
+        if self.span is not None:
+            facts["from"], facts["to"] = (iso(from_micros(moment)) for moment in self.span)
+        if len(self.rejected):
+            facts["rejected"] = f"{len(self.rejected):,} (see .rejected)"
+        if self.undeclared:
+            facts["undeclared types"] = ", ".join(f"{name} x {n:,}" for name, n in self.undeclared.items())
+        if self.stepping_back.any():
+            facts["clocks stepping back"] = f"{int(self.stepping_back.sum()):,} aggregates (see .cuts(instant))"
+        facts["source"], facts["complete"] = self.basis.source, self.basis.frontier
+        facts["columns"] = ", ".join(self.aggregate.reducers)
+        return html.card(f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}")
+
+
+def find(ids: pl.Series, wanted: str) -> int | None:
+    """Find an id's place in the sorted ids, or None."""
+    place = int(ids.search_sorted(wanted)) if len(ids) else 0
+    return place if place < len(ids) and ids[place] == wanted else None
+
+
+def no_such(wanted: str, ids: pl.Series, source: str) -> NoSuchAggregate:
+    """Build the error for an id nobody has, with near ones: first those that begin alike."""
+    alike = ids.filter(ids.str.starts_with(wanted[:4])) if len(wanted) >= 4 else ids
+    near = nearest(wanted, alike.head(NEAR)) or nearest(wanted, ids.head(NEAR))
+    return NoSuchAggregate(
+        f"no aggregate {wanted!r} among the {len(ids):,} of {source}",
+        hint=near or (f"ids look like {ids[0]!r}" if len(ids) else "the log holds no events"),
+        aggregate_id=wanted,
+    )

@@ -1,0 +1,110 @@
+"""Everything that can go wrong, as one tree.
+
+    TitanError
+    ├── InstantError          not a moment: no zone, or no instant at all
+    ├── OpenError             a store cannot be opened
+    │   ├── UnknownScheme     no backend answers to this URL
+    │   └── MissingExtra      an optional package is not installed
+    ├── EventsError           a frame or table lacks what events need
+    ├── DeclarationError      an aggregate, event type or upcast is declared wrongly
+    ├── SchemaTooNew          a payload was written by newer code than this
+    ├── NoSuchAggregate       nobody has this id
+    ├── NoSuchColumn          the aggregate has no such column
+    ├── SpineError            the frame handed to `asof` cannot be joined
+    ├── ReadOnly              writing to a log that was opened for reading
+    ├── VersionConflict       another event already has this place
+    └── JobError              a scheduled notebook cannot start, or failed
+
+Every message says what was found and what was expected; `hint` says what to do; what the message was
+built from stays on the error as `data`, for programs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class TitanError(Exception):
+    """Carry a message, a hint and the data both were made from."""
+
+    def __init__(self, message: str, *, hint: str | None = None, **data: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class InstantError(TitanError, ValueError):
+    """Something handed over as a moment is none, or has no zone."""
+
+
+class OpenError(TitanError):
+    """A store cannot be opened."""
+
+
+class UnknownScheme(OpenError, ValueError):
+    """No backend answers to the URL's scheme."""
+
+
+class MissingExtra(OpenError, ImportError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed",
+            hint=f"pip install 'titan-lab[{extra}]'",
+            package=package,
+            extra=extra,
+        )
+
+
+class EventsError(TitanError, ValueError):
+    """A frame, file or table lacks what events need."""
+
+
+class DeclarationError(TitanError, TypeError):
+    """An aggregate, event type or upcast is declared wrongly; raised at import."""
+
+
+class SchemaTooNew(TitanError):
+    """A stored payload has a schema_version that this code does not know yet."""
+
+
+class NoSuchAggregate(TitanError, KeyError):
+    """The log holds no event of this aggregate."""
+
+    # KeyError would show the repr of its argument, quotes and all.
+    __str__ = TitanError.__str__
+
+
+class NoSuchColumn(TitanError, KeyError):
+    """The aggregate declares no such column."""
+
+    __str__ = TitanError.__str__
+
+
+class SpineError(TitanError, ValueError):
+    """The frame handed to `asof` cannot be joined."""
+
+
+class ReadOnly(TitanError, PermissionError):
+    """A write was asked of a log that is open for reading only."""
+
+
+class VersionConflict(TitanError):
+    """Another event already holds this (aggregate_id, version)."""
+
+
+class JobError(TitanError):
+    """A scheduled notebook cannot start, or failed."""
+
+
+def nearest(wanted: str, known: Iterable[str], label: str = "Did you mean") -> str | None:
+    """Suggest up to three known names close to the one that was wanted, as a hint, or None."""
+    close = difflib.get_close_matches(wanted, list(known), n=3, cutoff=0.6)
+    return f"{label} {' or '.join(repr(name) for name in close)}?" if close else None

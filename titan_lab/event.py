@@ -1,0 +1,277 @@
+"""The EVENTS frame, the checks every row must pass, and the Event record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from titan_lab.clock import instant, zone_of
+from titan_lab.errors import EventsError, InstantError
+from titan_lab.jsontext import not_objects
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+
+EVENTS = pl.Schema(
+    {
+        "aggregate_id": pl.String,  # the stream's key
+        "version": pl.Int64,  # the event's place in its aggregate: 1, 2, 3 ...
+        "event_type": pl.String,
+        "payload": pl.String,  # the text of one JSON object
+        "metadata": pl.String,  # the text of one JSON object, or null
+        "timestamp": TIMESTAMP,  # when the store says it wrote the event
+    }
+)
+
+REJECTED = pl.Schema(
+    {
+        "place": pl.String,  # where in the source the row stands
+        "aggregate_id": pl.String,
+        "version": pl.Int64,
+        "event_type": pl.String,
+        "path": pl.String,  # the column, or the JSON path inside the payload
+        "reason": pl.String,
+        "raw": pl.String,  # the whole row as JSON, so that nothing is lost
+    }
+)
+
+NO_OBJECT = "is not the text of one JSON object"
+ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One recorded fact, in the order of the store's columns.
+
+    payload: the declared EventType once an aggregate has read it, a plain dict before.
+    timestamp: when the store says it wrote the event, aware UTC.
+    """
+
+    aggregate_id: str
+    version: int
+    event_type: str
+    payload: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
+    timestamp: datetime | None = None
+
+    @property
+    def schema_version(self) -> int:
+        """The payload's shape; 1 when the metadata does not say."""
+        return int(self.metadata.get("schema_version") or 1)
+
+
+def records(events: pl.DataFrame) -> list[Event]:
+    """Turn rows of EVENTS into Event records with parsed payload and metadata, in the frame's order."""
+    return [
+        Event(
+            aggregate_id=row["aggregate_id"],
+            version=row["version"],
+            event_type=row["event_type"],
+            payload=parse_object(row["payload"]),
+            metadata=parse_object(row["metadata"]) if row["metadata"] else {},
+            timestamp=row["timestamp"],
+        )
+        for row in events.iter_rows(named=True)
+    ]
+
+
+def parse_object(text: str) -> Any:
+    """Parse JSON with exact decimals; of a key written twice the first counts, as in the columnar decoder."""
+    from decimal import Decimal
+
+    return json.loads(text, parse_float=Decimal, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+
+
+def check(raw: pl.DataFrame, zone: str | None = None, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part raw rows into good EVENTS and REJECTED ones; every row is in exactly one of the two.
+
+    raw: the columns of EVENTS in any order and any sensible type, and optionally `place`. Naive timestamps
+    are read in `zone`; without one they are rejected. parse_json=False leaves the payload's syntax to
+    whoever decodes it next. Rows keep their order.
+
+    Raises EventsError when a column is missing.
+    """
+    missing = [name for name in EVENTS if name not in raw.columns and name != "metadata"]
+    if missing:
+        raise EventsError(
+            f"events lack the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found {', '.join(raw.columns)}",
+            hint=f"events need {', '.join(EVENTS)}; tl.from_frame(frame, aggregate_id=..., ...) names yours",
+            missing=missing,
+        )
+    if "metadata" not in raw.columns:
+        raw = raw.with_columns(metadata=pl.lit(None, pl.String))
+    good = raw.select(
+        aggregate_id=as_text(raw["aggregate_id"]),
+        version=_whole(raw["version"]),
+        event_type=as_text(raw["event_type"]),
+        payload=as_json(raw["payload"]),
+        metadata=as_json(raw["metadata"]),
+        timestamp=moments(raw["timestamp"], zone),
+    )
+    faults = _faults(good, raw, zone, parse_json)
+    if not faults:
+        return good, REJECTED.to_frame()
+    bad = np.zeros(len(raw), dtype=bool)
+    rejects = []
+    for path, reason, rows in faults:
+        fresh = rows & ~bad  # the first fault found is the one reported
+        bad |= rows
+        if fresh.any():
+            rejects.append(reject(raw.filter(fresh), good.filter(fresh), path, reason))
+    return good.filter(~bad), pl.concat(rejects)
+
+
+def reject(raw: pl.DataFrame, good: pl.DataFrame, path: str | pl.Series, reason: str | pl.Series) -> pl.DataFrame:
+    """Write rows down as REJECTED, each with its path, its reason and the whole raw row."""
+    columns = [name for name in raw.columns if name in EVENTS]
+    return good.select(
+        place=as_text(raw["place"]) if "place" in raw.columns else pl.lit(None, pl.String),
+        aggregate_id="aggregate_id",
+        version="version",
+        event_type="event_type",
+        path=path if isinstance(path, pl.Series) else pl.lit(path),
+        reason=reason if isinstance(reason, pl.Series) else pl.lit(reason),
+        raw=pl.Series([json.dumps(row, default=str) for row in raw.select(columns).iter_rows(named=True)], dtype=pl.String),
+    ).match_to_schema(REJECTED)
+
+
+def in_order(events: pl.DataFrame) -> pl.DataFrame:
+    """Sort by (aggregate_id, version); a frame that is in order already is given back as it is.
+
+    Rows of equal key are put in an order of their own content, so that which of them counts does not depend
+    on where they stood.
+    """
+    if events.is_empty():
+        return events
+    ids, versions = events["aggregate_id"], events["version"]
+    if ids.is_sorted():
+        same = ids.slice(1) == ids.slice(0, len(ids) - 1)
+        if not (same & (versions.slice(1) <= versions.slice(0, len(ids) - 1))).any():
+            return events
+    # Sorting numbers is far cheaper than sorting text: rank each id once, then sort (rank, version).
+    codes = ids.rank("dense").cast(pl.UInt32) if ids.n_unique() < len(ids) else ids
+    keyed = events.with_columns(codes.alias("#"))
+    keyed = keyed.sort("#", "version", maintain_order=True).drop("#")
+    if repeated(keyed).any():
+        keyed = events.sort(["aggregate_id", "version", "timestamp", "event_type", "payload", "metadata"])
+    return keyed
+
+
+def repeated(events: pl.DataFrame) -> pl.Series:
+    """Tell which rows of a frame in order carry the same (aggregate_id, version) as the row before."""
+    key = events.select("aggregate_id", "version")
+    return key.select(
+        ((pl.col("aggregate_id") == pl.col("aggregate_id").shift(1)) & (pl.col("version") == pl.col("version").shift(1)))
+        .fill_null(False)
+        .alias("repeated")
+    )["repeated"]
+
+
+def part_duplicates(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Keep the first event of each (aggregate_id, version) of a frame in order, and reject the others."""
+    again = repeated(events)
+    if not again.any():
+        return events, REJECTED.to_frame()
+    extra, first = events.filter(again), events.filter(~again)
+    same = extra.join(first, on=list(EVENTS), how="semi", nulls_equal=True).with_columns(same=pl.lit(True))
+    told = extra.join(same.unique(), on=list(EVENTS), how="left", nulls_equal=True, maintain_order="left")["same"]
+    reason = pl.select(
+        pl.when(told.fill_null(False))
+        .then(pl.lit("the same event twice; one was kept"))
+        .otherwise(pl.lit("another event has the same aggregate_id and version; the one stamped first was kept"))
+    ).to_series()
+    return first, reject(extra, extra, "version", reason)
+
+
+def moments(column: pl.Series, zone: str | None = None) -> pl.Series:
+    """Read a column of moments as Datetime('us', 'UTC'); null where a value is none.
+
+    Accepts any Datetime and Date dtype, and ISO-8601 text with ``Z``, a space or any offset. What has no zone
+    is read in `zone` (of two equal local times the first), and is null without one.
+    """
+    dtype = column.dtype
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return column.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
+    if isinstance(dtype, pl.Datetime | pl.Date):
+        if zone is None:
+            return pl.Series(column.name, [None], TIMESTAMP).extend_constant(None, len(column) - 1) if len(column) else column.cast(TIMESTAMP)
+        zone_of(zone)
+        local = column.cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+        return local.dt.convert_time_zone("UTC")
+    if dtype == pl.Null:
+        return column.cast(TIMESTAMP)
+    if dtype != pl.String:
+        column = as_text(column)
+    parsed = column.str.replace(" ", "T", literal=True).str.to_datetime(ISO_WITH_ZONE, time_unit="us", strict=False)
+    parsed = parsed.dt.convert_time_zone("UTC")
+    unread = parsed.is_null() & column.is_not_null()
+    if unread.any():
+        parsed = parsed.scatter(unread.arg_true(), [_one_moment(text, zone) for text in column.filter(unread)])
+    return parsed
+
+
+def as_text(column: pl.Series) -> pl.Series:
+    """Read a column as text: binary as UTF-8, numbers and UUIDs as they are written."""
+    if column.dtype == pl.String:
+        return column
+    if column.dtype == pl.Binary:
+        return pl.Series(column.name, [None if b is None else bytes(b).decode("utf-8", "replace") for b in column], pl.String)
+    if column.dtype == pl.Object:
+        return pl.Series(column.name, [None if value is None else str(value) for value in column], pl.String)
+    return column.cast(pl.String)
+
+
+def as_json(column: pl.Series) -> pl.Series:
+    """Read a column as JSON text: structs and Python objects are written out, text stays as it is."""
+    if isinstance(column.dtype, pl.Struct):
+        return column.struct.json_encode()
+    if column.dtype == pl.Object:
+        texts = [value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in column]
+        return pl.Series(column.name, texts, pl.String)
+    return as_text(column)
+
+
+def _whole(column: pl.Series) -> pl.Series:
+    if column.dtype.is_integer():
+        return column.cast(pl.Int64, strict=False)
+    if column.dtype.is_float():
+        whole = column.cast(pl.Int64, strict=False)
+        return whole.set(whole.cast(column.dtype) != column, None)
+    return as_text(column).cast(pl.Int64, strict=False)
+
+
+def _faults(good: pl.DataFrame, raw: pl.DataFrame, zone: str | None, parse_json: bool) -> list[tuple[str, str, np.ndarray]]:
+    no_moment = "no instant: expected ISO-8601 with a zone, such as 2025-01-01T10:00:00Z"
+    if zone is None:
+        no_moment += "; without a zone, open the log with zone="
+    empty = pl.lit("")
+    rules: list[tuple[str, str, pl.Expr]] = [
+        ("aggregate_id", "aggregate_id is missing", pl.col("aggregate_id").fill_null(empty) == ""),
+        ("version", "version is not a whole number from 1 on", pl.col("version").fill_null(0) < 1),
+        ("event_type", "event_type is missing", pl.col("event_type").fill_null(empty) == ""),
+        ("timestamp", no_moment, pl.col("timestamp").is_null()),
+        ("payload", "payload is missing", pl.col("payload").is_null()),
+    ]
+    flags = good.select(rule.alias(str(place)) for place, (_, _, rule) in enumerate(rules))
+    faults = [
+        (path, reason, flags[str(place)].to_numpy())
+        for place, (path, reason, _) in enumerate(rules)
+        if flags[str(place)].any()
+    ]
+    if parse_json:
+        for column, path in (("payload", "$"), ("metadata", "metadata")):
+            wrong = not_objects(good[column]) & good[column].is_not_null().to_numpy()
+            if wrong.any():
+                faults.append((path, f"{column} {NO_OBJECT}", wrong))
+    return faults
+
+
+def _one_moment(text: str, zone: str | None) -> datetime | None:
+    try:
+        return instant(text, zone) if len(text) > len("2025-01-01") else None
+    except (InstantError, OverflowError):
+        return None

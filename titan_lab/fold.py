@@ -1,0 +1,204 @@
+"""Aggregate: the page that says how a state follows from events. It knows nothing of orders.
+
+    class Ticket(Aggregate):
+        subject = latest(Opened)
+        agent = latest(Assigned)
+        status = machine({Opened: "OPEN", Assigned: "IN WORK", Closed: "CLOSED"})
+        closed_at = latest(Closed, "timestamp")
+
+Read as steps, it folds one life event by event: ``Ticket.fold(events)``. Read as columns, it folds all lives
+at once: ``log.fold(Ticket)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+import polars as pl
+
+from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
+from titan_lab.event import Event
+from titan_lab.kinds import Misfit
+from titan_lab.payload import EventType
+from titan_lab.reducers import Reducer, key
+from titan_lab.upcast import Chain, Upcast
+
+ENGINE = 1  # raise it when the meaning of a reducer changes, so that what was folded before is folded again
+ROW = ("aggregate_id", "version", "valid_from", "valid_to")  # what every frame of states begins with
+
+
+class State:
+    """What an aggregate looked like after an event: its declared columns, as attributes.
+
+    aggregate_id, version (of the last event folded; 0 and falsy before the first), valid_from and valid_to
+    (from when until when it held; None where that is not known) come with every state.
+    """
+
+    __slots__ = ("_fields", "aggregate_id", "valid_from", "valid_to", "version")
+
+    def __init__(
+        self,
+        aggregate_id: str | None,
+        version: int,
+        fields: dict[str, Any],
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+    ) -> None:
+        self.aggregate_id = aggregate_id
+        self.version = version
+        self.valid_from = valid_from
+        self.valid_to = valid_to
+        self._fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return object.__getattribute__(self, "_fields")[name]
+        except KeyError:
+            raise AttributeError(f"the state has no column {name!r}; it has {', '.join(self._fields)}") from None
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._fields]
+
+    def __bool__(self) -> bool:
+        return self.version > 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, State):
+            return NotImplemented
+        mine, theirs = (self.aggregate_id, self.version, self._fields), (other.aggregate_id, other.version, other._fields)
+        return mine == theirs
+
+    __hash__ = None  # type: ignore[assignment]  # the fields may hold lists
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the columns as a plain dict, without the row's own four."""
+        return dict(self._fields)
+
+    def __repr__(self) -> str:
+        if not self:
+            return f"<no state: {self.aggregate_id} had no event yet>"
+        shown = ", ".join(f"{k}={v!r}" for k, v in self._fields.items() if v is not None and not isinstance(v, list))
+        return f"<state of {self.aggregate_id} at version {self.version}: {shown}>"
+
+
+class Aggregate:
+    """Declare an aggregate: each attribute that is a reducer is a column of its state, in this order.
+
+    upcasts: the steps that bring old payloads to the current shape.
+    """
+
+    upcasts: ClassVar[tuple[Upcast, ...]] = ()
+
+    reducers: ClassVar[dict[str, Reducer]] = {}
+    events: ClassVar[dict[str, type[EventType]]] = {}  # by their name in the store
+    chain: ClassVar[Chain] = Chain()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Reducer)}
+        cls.reducers = {**cls.reducers, **own}
+        frame: Any = sys._getframe(1)
+        within = {**frame.f_globals, **frame.f_locals}
+        known = {
+            one.event_type: one for one in within.values() if isinstance(one, type) and issubclass(one, EventType) and one is not EventType
+        }
+        known |= {event.event_type: event for reducer in own.values() for event in reducer.listens if isinstance(event, type)}
+        for name, reducer in own.items():
+            if name in ROW and not (name == "version"):
+                raise DeclarationError(f"{cls.__name__}.{name}: every state has a {name} already", hint="rename the column")
+            reducer.bind(name, known)
+        cls.events = {name: event for reducer in cls.reducers.values() for name, event in reducer.declared.items()}
+        cls.chain = Chain(cls.upcasts)
+
+    @classmethod
+    def schema(cls) -> pl.Schema:
+        """Give the columns of the state and their dtypes."""
+        return pl.Schema({name: reducer.dtype for name, reducer in cls.reducers.items()})
+
+    @classmethod
+    def columns(cls, wanted: Iterable[str] | None = None) -> list[str]:
+        """Check names of columns; None means all. Raises NoSuchColumn."""
+        if wanted is None:
+            return list(cls.reducers)
+        wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+        for name in wanted:
+            if name not in cls.reducers and name not in ROW:
+                known = [*cls.reducers, *ROW]
+                raise NoSuchColumn(
+                    f"{cls.__name__} has no column {name!r}; it has {', '.join(known)}", hint=nearest(name, known), column=name
+                )
+        return wanted
+
+    @classmethod
+    def fingerprint(cls) -> str:
+        """Hash the declaration, its event shapes, its upcasters and the engine: another one means refold."""
+        told = [f"engine {ENGINE}", cls.__name__, *(f"{n}={r.describe()}:{r.dtype}" for n, r in cls.reducers.items())]
+        told += [f"{name}{event.shape.slots!r}" for name, event in sorted(cls.events.items())]
+        return hashlib.sha256("\n".join([*told, cls.chain.fingerprint()]).encode()).hexdigest()[:12]
+
+    @classmethod
+    def initial(cls, aggregate_id: str | None = None) -> State:
+        """Give the state before the first event."""
+        return State(aggregate_id, 0, {name: reducer.initial for name, reducer in cls.reducers.items()})
+
+    @classmethod
+    def evolve(cls, state: State, event: Event) -> State:
+        """Give the state after one more event; the state handed over is left alone.
+
+        The payload may be a dict as stored (it is upcast and checked; raises Misfit or SchemaTooNew) or an
+        EventType. An event type that is not declared changes nothing but the version.
+        """
+        event = cls.read(event)
+        fields = dict(state._fields)
+        for name, reducer in cls.reducers.items():
+            if event.event_type in reducer.sources or isinstance(reducer, key):
+                fields[name] = reducer.step(fields[name], event)
+        since = event.timestamp
+        if since is not None and state.valid_from is not None:
+            since = max(since, state.valid_from)
+        return State(event.aggregate_id, event.version, fields, valid_from=since)
+
+    @classmethod
+    def states(cls, events: Iterable[Event], start: State | None = None) -> Iterator[State]:
+        """Give the state after each event of one aggregate, which must come in order of version."""
+        state = cls.initial() if start is None else start
+        for event in events:
+            state = cls.evolve(state, event)
+            yield state
+
+    @classmethod
+    def fold(cls, events: Iterable[Event], start: State | None = None) -> State:
+        """Fold events of one aggregate, one by one, onto `start` or onto nothing.
+
+        The specification of what ``log.fold`` computes for all aggregates at once.
+        """
+        state = cls.initial() if start is None else start
+        for state in cls.states(events, state):
+            pass
+        return state
+
+    @classmethod
+    def read(cls, event: Event) -> Event:
+        """Upcast and check an event's payload, if its type is declared and it is still a dict."""
+        declared = cls.events.get(event.event_type)
+        if declared is None or not isinstance(event.payload, Mapping):
+            return event
+        payload = cls.chain(event.event_type, dict(event.payload), event.schema_version)
+        return Event(
+            event.aggregate_id,
+            event.version,
+            event.event_type,
+            declared.shape.read(payload, "$"),
+            event.metadata,
+            event.timestamp,
+        )
+
+
+__all__ = ["ENGINE", "ROW", "Aggregate", "Misfit", "State"]

@@ -1,0 +1,214 @@
+"""EventLog: the events of one store, checked, in order, and ready to be folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from titan_lab.backends.contract import Appended, Frontier, Reader
+from titan_lab.book import Book, no_such
+from titan_lab.errors import EventsError, ReadOnly
+from titan_lab.event import EVENTS, REJECTED, check, in_order, part_duplicates
+from titan_lab.fold import Aggregate
+from titan_lab.notebook import html
+from titan_lab.scope import EVERYTHING, Scope, scope
+from titan_lab.typed import WhenNewer, typed
+
+BATCH = 100_000
+
+
+class EventLog:
+    """The events of one store. Every row the store holds is either in its frames or in `rejected`.
+
+    Made by ``tl.open(url)`` or ``tl.from_frame(frame, ...)``. `zone` is how moments without a zone are read.
+    """
+
+    def __init__(self, reader: Reader, *, zone: str | None = None, writable: bool = False) -> None:
+        self.reader = reader
+        self.zone = zone
+        self.writable = writable
+        self._folded: dict[str, pl.DataFrame] = {}
+
+    @property
+    def url(self) -> str:
+        """Give the store's address, without secrets."""
+        return self.reader.url
+
+    # ------------------------------------------------------------------ reading
+
+    def read(self, **wanted: Any) -> pl.DataFrame:
+        """Read events into a frame of EVENTS, sorted by (aggregate_id, version).
+
+        aggregates: an id or several; types: names or event classes; since, until: instants, both inclusive
+        and compared with `timestamp`. What cannot be an event is left out, and is in `rejected`.
+        """
+        return self._checked(scope(**wanted, zone=self.zone))[0]
+
+    def scan(self, **wanted: Any) -> pl.LazyFrame:
+        """Read like ``read``, when the LazyFrame is collected."""
+        request = scope(**wanted, zone=self.zone)
+        return pl.defer(lambda: self._checked(request)[0], schema=EVENTS)
+
+    def batches(self, size: int = BATCH, **wanted: Any) -> Iterator[pl.DataFrame]:
+        """Read like ``read``, in frames of at most `size` events."""
+        if size < 1:
+            raise EventsError(f"a batch of {size} events is none", hint="use a size from 1 on")
+        yield from self.read(**wanted).iter_slices(size)
+
+    def events(self, aggregate_id: str) -> pl.DataFrame:
+        """Read one aggregate's events. Raises NoSuchAggregate, which suggests near ids."""
+        found = self.read(aggregates=aggregate_id)
+        if found.is_empty():
+            ids = self.read()["aggregate_id"].unique().sort()
+            raise no_such(aggregate_id, ids, self.url)
+        return found
+
+    @property
+    def rejected(self) -> pl.DataFrame:
+        """List what could not be read, one row each: place, aggregate_id, version, event_type, path, reason, raw.
+
+        path is the column, or the JSON path in the payload. Payloads are checked against an aggregate's
+        declared event types when the log is folded, so what a fold refused is listed from then on.
+        """
+        told = pl.concat([self._rejected, *self._folded.values()])
+        return told.unique(["raw", "path", "reason"], maintain_order=True) if self._folded else told
+
+    @property
+    def frontier(self) -> Frontier:
+        """Tell the instant before which this log is provably complete, and how that is known."""
+        return self.reader.frontier()
+
+    def audit(self) -> pl.DataFrame:
+        """List what is odd about the log: one row per oddity, sorted by kind, aggregate_id and version.
+
+        Returns kind String ("version gap", "duplicate", "clock inversion"), aggregate_id String, version Int64
+        and detail String. A gap is told at the version after it, an inversion at the later version.
+        """
+        good, rejected = self._checked(EVERYTHING)
+        before = good.with_columns(
+            pl.col("version", "timestamp").shift(1).over("aggregate_id").name.prefix("previous_")
+        )
+        gap = pl.col("version") != pl.col("previous_version").fill_null(0) + 1
+        back = pl.col("timestamp") < pl.col("previous_timestamp")
+        told = [
+            before.filter(gap).select(
+                pl.lit("version gap").alias("kind"), "aggregate_id", "version",
+                pl.format("follows version {}", pl.col("previous_version").fill_null(0)).alias("detail"),
+            ),
+            before.filter(back).select(
+                pl.lit("clock inversion").alias("kind"), "aggregate_id", "version",
+                pl.format("stamped {} before its predecessor", (pl.col("previous_timestamp") - pl.col("timestamp")).dt.to_string("polars")).alias("detail"),
+            ),
+            rejected.filter(path="version").filter(pl.col("version").is_not_null()).select(
+                pl.lit("duplicate").alias("kind"), "aggregate_id", "version", pl.col("reason").alias("detail"),
+            ),
+        ]  # fmt: skip
+        return pl.concat(told).sort("kind", "aggregate_id", "version")
+
+    # ------------------------------------------------------------------ folding and writing
+
+    def fold(
+        self, aggregate: type[Aggregate], *, aggregates: Any = None, newer: WhenNewer = "raise"
+    ) -> Book:
+        """Fold every aggregate at once into its Timeline.
+
+        aggregates: only these ids. newer: what to do with payloads of a schema_version newer than the code,
+        "raise" SchemaTooNew or "reject" them.
+        """
+        request = scope(aggregates=aggregates)
+        events, unread = self._checked(request, parse_json=False)
+        columns, misfits = typed(events, aggregate.events, aggregate.chain, newer)
+        rejected = pl.concat([unread, misfits])
+        self._folded[f"{aggregate.fingerprint()} {request}"] = misfits
+        return Book(
+            aggregate,
+            columns,
+            source=self.url,
+            frontier=str(self.frontier),
+            zone=self.zone,
+            rejected=rejected,
+            read_events=self.events,
+        )
+
+    def append_many(self, events: Any) -> Appended:
+        """Add a frame of events, all or none; those that are there already, unchanged, are left alone.
+
+        Returns Appended(added, present). Raises ReadOnly unless the log was opened with writable=True,
+        EventsError when a row is no event, VersionConflict when another event holds the place of one.
+        """
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        good, rejected = check(pl.DataFrame(events), self.zone)
+        good, doubled = part_duplicates(in_order(good))
+        clashing = doubled.filter(~pl.col("reason").str.starts_with("the same event"))
+        bad = pl.concat([rejected, clashing])
+        if len(bad):
+            first = bad.row(0, named=True)
+            raise EventsError(
+                f"{len(bad)} of the rows to append are no events; nothing was written."
+                f" First: {first['reason']} at {first['path']} in {first['raw']}",
+                rejected=bad,
+            )
+        added = self.reader.append(good)  # type: ignore[attr-defined]
+        self.__dict__.pop("_rejected", None)
+        return added
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.reader.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Count the good events; reads the store."""
+        return len(self.read())
+
+    def __bool__(self) -> bool:
+        return True  # an empty log is a log; without this, `if log` would read the whole store
+
+    def __repr__(self) -> str:
+        return f"<EventLog {self.url}{' (writable)' if self.writable else ''}>"
+
+    def _repr_html_(self) -> str:
+        events = self.read()
+        facts: dict[str, object] = {
+            "events": len(events),
+            "aggregates": events["aggregate_id"].n_unique(),
+            "complete": str(self.frontier),
+            "opened for": "reading and writing" if self.writable else "reading",
+        }
+        if len(self.rejected):
+            facts["rejected"] = f"{len(self.rejected):,} (see .rejected)"
+        types = events.group_by("event_type").len("events").sort("events", "event_type", descending=[True, False])
+        return html.card(f"EventLog {self.url}", facts, body=html.table(types))
+
+    # ------------------------------------------------------------------ checking
+
+    def _checked(self, request: Scope, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Read a scope and part good events, in order, from rejected rows."""
+        good, rejected = [EVENTS.to_frame()], [REJECTED.to_frame()]
+        for raw in self.reader.frames(request, BATCH):
+            fine, bad = check(raw, self.zone, parse_json)
+            good.append(fine)
+            rejected.append(bad)
+        events = in_order(pl.concat(good))
+        if parse_json:  # a fold looks for duplicates itself
+            events, doubled = part_duplicates(events)
+            rejected.append(doubled)
+        if request:
+            events = events.filter(request.predicate())
+        refused = pl.concat(rejected)
+        if request == EVERYTHING and parse_json:
+            self._rejected = refused
+        return events, refused
+
+    @cached_property
+    def _rejected(self) -> pl.DataFrame:
+        return self._checked(EVERYTHING)[1]

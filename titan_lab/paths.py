@@ -1,0 +1,57 @@
+"""Where things lie: the project's root, and store URLs that mean the same from any folder.
+
+A notebook runs in its own folder under JupyterLab and nbval, and in the caller's folder under other tools. A
+path relative to "here" breaks in one of them, so jobs and notebooks resolve theirs against the project's
+root.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+ROOT_VARIABLE: Final = (
+    "TITAN_ROOT"  # set for the kernel of a job; may be set by hand for a layout of one's own
+)
+_MARKS: Final = ("pyproject.toml", "pipelines", ".git")
+
+
+def project_root(start: str | os.PathLike[str] | None = None) -> Path:
+    """Find the project's folder: `$TITAN_ROOT`, else the nearest one upwards that looks like a project.
+
+    start: where to look from; the working directory without one. A folder looks like a project when it holds
+    `pyproject.toml`, `pipelines/` or `.git`. When none does, `start` itself is the answer.
+    """
+    if start is None and os.environ.get(ROOT_VARIABLE):
+        return Path(os.environ[ROOT_VARIABLE]).resolve()
+    here = Path(start or ".").resolve()
+    return next(
+        (folder for folder in (here, *here.parents) if any((folder / m).exists() for m in _MARKS)), here
+    )
+
+
+def from_root(url: str, root: str | os.PathLike[str] | None = None) -> str:
+    """Make the path in a store's URL absolute, taking a relative one from the project's root.
+
+    Absolute paths, servers and `memory://` come back unchanged.
+
+    >>> from_root("sqlite:///data/samples/orders.db", root="/project")
+    'sqlite:////project/data/samples/orders.db'
+    >>> from_root("parquet://data/samples", root="/project")
+    'parquet:///project/data/samples'
+    >>> from_root("parquet:///mirror", root="/project")
+    'parquet:///mirror'
+    >>> from_root("postgresql://db/orders", root="/project")
+    'postgresql://db/orders'
+    """
+    # Following each scheme's own custom: three slashes are relative for sqlite (SQLAlchemy), absolute for
+    # parquet.
+    prefix = next((p for p in ("sqlite:///", "parquet://") if url.startswith(p)), None)
+    if prefix is None:
+        return url
+    path = url.removeprefix(prefix)
+    if not path or path.startswith("/"):
+        return url
+    base = Path(root) if root is not None else project_root()
+    return f"{prefix}{(base / path).as_posix()}"

@@ -1,0 +1,68 @@
+"""Which events: a request as a small immutable value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from titan_lab.clock import Instant, instant
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Ask for events; a field that is None does not narrow.
+
+    aggregates: only these ids. types: only these event types. since, until: only events whose timestamp
+    lies in between, both inclusive.
+    """
+
+    aggregates: tuple[str, ...] | None = None
+    types: tuple[str, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def predicate(self) -> pl.Expr:
+        """Give the same request as a polars expression over EVENTS."""
+        wanted = pl.lit(True)
+        if self.aggregates is not None:
+            wanted = wanted & pl.col("aggregate_id").is_in(list(self.aggregates))
+        if self.types is not None:
+            wanted = wanted & pl.col("event_type").is_in(list(self.types))
+        if self.since is not None:
+            wanted = wanted & (pl.col("timestamp") >= self.since)
+        if self.until is not None:
+            wanted = wanted & (pl.col("timestamp") <= self.until)
+        return wanted
+
+    def __bool__(self) -> bool:
+        return any(part is not None for part in (self.aggregates, self.types, self.since, self.until))
+
+
+EVERYTHING = Scope()
+
+
+def scope(
+    aggregates: str | Iterable[str] | None = None,
+    types: object | Iterable[object] | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    zone: str | None = None,
+) -> Scope:
+    """Build a request from what a caller writes: one id or several, names or event classes, any instant."""
+    return Scope(
+        aggregates=None if aggregates is None else tuple(_several(aggregates)),
+        types=None if types is None else tuple(_type_name(kind) for kind in _several(types)),
+        since=None if since is None else instant(since, zone),
+        until=None if until is None else instant(until, zone),
+    )
+
+
+def _several(value: object) -> list:
+    return [value] if isinstance(value, str | type) else list(value)  # type: ignore[call-overload]
+
+
+def _type_name(kind: object) -> str:
+    return kind if isinstance(kind, str) else kind.event_type  # type: ignore[attr-defined]

@@ -1,0 +1,310 @@
+"""Tracks: the value of one column after every event, without writing it down for every event.
+
+Only the events that a reducer listens to carry a value, so a track keeps those values alone, in row order,
+and for every row how many of them had been *seen* by then. A running count over the sorted table needs no
+group-by: what an aggregate has seen is the difference to what was seen before its first row (`base`).
+
+    row  aggregate  event         seen   base   value after the row
+    0    a          Created(5)    1      0      values[0] = 5
+    1    a          Shipped       1      0      values[0] = 5
+    2    b          Shipped       1      1      nothing seen in b: null
+    3    b          Created(7)    2      1      values[1] = 7
+
+Reducers over the same events share one `seen`, and values are gathered for the rows that were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from titan_lab.errors import DeclarationError, EventsError
+from titan_lab.kinds import lists_apart, lists_together
+from titan_lab.typed import Typed
+
+if TYPE_CHECKING:
+    from titan_lab.reducers import step as StepReducer
+
+CALM = 2**62  # a running sum beyond this many units could leave 64 bits
+
+
+class Shared:
+    """What the tracks of one history share: counts of seen events by the rows that were counted."""
+
+    def __init__(self, typed: Typed) -> None:
+        self.typed = typed
+        self._seen: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+
+    def seen(self, rows: np.ndarray, signature: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Count, for every row, how many of `rows` came up to it; and for every aggregate, before it."""
+        if signature not in self._seen:
+            marks = np.zeros(len(self.typed), dtype=bool)
+            marks[rows] = True
+            seen = np.cumsum(marks, dtype=np.uint32)
+            base = seen[self.typed.starts] - marks[self.typed.starts]
+            self._seen[signature] = seen, base
+        return self._seen[signature]
+
+
+class Track:
+    """The values of one column after every event.
+
+    `at(rows, owners)` gathers them: rows are row numbers, owners the aggregates they belong to; a row of -1
+    stands for "before the first event" and gives the reducer's start.
+    """
+
+    def __init__(self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.DataType) -> None:
+        self.typed = typed
+        self.dtype = dtype
+        rows, values, signature = _values_of(typed, sources)
+        # Parts come type by type; `order` leads from the n-th value in row order to where it stands.
+        self.order = None if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
+        self.rows = rows if self.order is None else rows[self.order]
+        self.values = self.prepare(values)
+        self.seen, self.base = shared.seen(self.rows, signature)
+
+    def prepare(self, values: pl.Series) -> pl.Series:
+        """Bring the values, which stand part by part, into the form that `at` gathers from."""
+        return values.cast(self.dtype).extend_constant(None, 1)
+
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        """Gather the values after these rows."""
+        raise NotImplementedError
+
+    def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Gather exact numbers as int64 of their smallest unit, 0 for null, for adding up."""
+        if not (isinstance(self.dtype, pl.Decimal) or self.dtype.is_integer()):
+            raise DeclarationError(
+                f"{self.dtype} cannot be added up exactly", hint="measure a Decimal or whole-number column"
+            )
+        return to_units(self.at(rows, owners))
+
+    def counts(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give how many values had been seen after each row, and before its aggregate began."""
+        seen, base = self.seen[rows], self.base[owners]
+        before = rows < 0
+        return (np.where(before, base, seen) if before.any() else seen), base
+
+    def in_row_order(self, values: pl.Series) -> pl.Series:
+        return values if self.order is None else values.gather(self.order)
+
+    def places(self, places: np.ndarray, there: np.ndarray) -> np.ndarray:
+        """Turn places in row order into places in `values`; the last, which is null, where not `there`."""
+        everywhere = bool(there.all())
+        if self.order is not None:
+            places = self.order[places if everywhere else np.where(there, places, 0)]
+        return places if everywhere else np.where(there, places, len(self.values) - 1)
+
+    def pick(self, places: np.ndarray, there: np.ndarray) -> pl.Series:
+        """Gather values by their place in row order; null where not `there`."""
+        return _gather(self.values, self.places(places, there))
+
+
+class Latest(Track):
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        seen, base = self.counts(rows, owners)
+        return self.pick(seen - np.uint32(1), seen > base)
+
+    def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        if not (isinstance(self.dtype, pl.Decimal) or self.dtype.is_integer()):
+            return super().units(rows, owners)
+        seen, base = self.counts(rows, owners)
+        return self._units[self.places(seen - np.uint32(1), seen > base)]
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        return to_units(self.values)
+
+
+class First(Track):
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        seen, base = self.counts(rows, owners)
+        return self.pick(base, seen > base)
+
+
+class Count(Track):
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        seen, base = self.counts(rows, owners)
+        return pl.Series((seen - base).astype(np.int64))
+
+
+class States(Latest):
+    def __init__(
+        self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.Enum, states: dict[str, str]
+    ) -> None:
+        self.states = states
+        super().__init__(typed, shared, sources, dtype)
+
+    def prepare(self, values: pl.Series) -> pl.Series:
+        names = self.dtype.categories.to_list()  # type: ignore[attr-defined]
+        code_of = [names.index(self.states[k]) if k in self.states else 0 for k in self.typed.kinds]
+        codes = np.append(np.array(code_of, dtype=np.uint8)[self.typed.kind[self.rows]], len(names)).astype(np.uint8)
+        self.order = None  # made from the rows, so they stand in row order
+        return pl.Series(codes)
+
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        return pl.Series(self.codes(rows, owners)).cat.to(self.dtype, strict=False)
+
+    def codes(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Give the states as codes into the Enum's categories; one past the last is null."""
+        return super().at(rows, owners).to_numpy()
+
+
+class Total(Track):
+    def prepare(self, values: pl.Series) -> pl.Series:
+        units = to_units(self.in_row_order(values.cast(self.dtype)))
+        if len(units) and np.abs(units.astype(np.float64)).sum() > CALM:
+            raise EventsError(
+                "the amounts of this history add up to more than 64 bits of their smallest unit hold",
+                hint="look for amounts that cannot be right, such as log.read().top_k(...)",
+            )
+        return pl.Series(np.concatenate([[0], np.cumsum(units)]))
+
+    def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Give the sums as int64 of the dtype's smallest unit."""
+        seen, base = self.counts(rows, owners)
+        running = self.values.to_numpy()
+        return running[seen] - running[base]
+
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        return from_units(self.units(rows, owners), self.dtype)
+
+
+class Extreme(Latest):
+    def __init__(
+        self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.DataType, largest: bool
+    ) -> None:
+        self.largest = largest
+        super().__init__(typed, shared, sources, dtype)
+
+    def prepare(self, values: pl.Series) -> pl.Series:
+        values = self.in_row_order(values.cast(self.dtype))
+        self.order = None
+        rank = values.rank("dense").to_numpy().astype(np.int64)
+        best = int(rank.max(initial=0)) + 1
+        height = rank if self.largest else best - rank
+        # One running maximum over all aggregates: a later aggregate's keys are all larger than an earlier one's.
+        running = np.maximum.accumulate(self.typed.aggregate_of(self.rows) * (best + 1) + height) % (best + 1)
+        of_rank = np.zeros(best + 1, dtype=np.int64)
+        of_rank[rank] = np.arange(len(rank))
+        return values.gather(of_rank[running if self.largest else best - running]).extend_constant(None, 1)
+
+
+class Collected(Track):
+    def prepare(self, values: pl.Series) -> pl.Series:
+        return self.in_row_order(values)
+
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        seen, base = self.counts(rows, owners)
+        lengths = (seen - base).astype(np.int64)
+        return lists_together(lengths, self.values.gather(_ranges(base, lengths))).cast(self.dtype)
+
+
+class Key(Track):
+    def __init__(self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.DataType) -> None:
+        self.typed = typed
+
+    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        return self.typed.ids.gather(owners)
+
+
+class Stepped(Latest):
+    def __init__(
+        self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.DataType, reducer: StepReducer
+    ) -> None:
+        self.reducer = reducer
+        super().__init__(typed, shared, sources, dtype)
+
+    def prepare(self, values: pl.Series) -> pl.Series:
+        self.order = None
+        after = []
+        value, life = self.reducer.initial, None
+        for event in self.typed.events(self.reducer.declared, self.rows):
+            if event.aggregate_id != life:
+                value, life = self.reducer.initial, event.aggregate_id
+            value = self.reducer.step(value, event)
+            after.append(value)
+        return pl.Series([*after, self.reducer.initial], dtype=self.dtype)
+
+
+def from_units(units: np.ndarray, dtype: pl.DataType) -> pl.Series:
+    """Turn int64 counts of a Decimal's smallest unit into that Decimal; whole numbers stay as they are."""
+    if not isinstance(dtype, pl.Decimal):
+        return pl.Series(units)
+    # Arrow holds a decimal as a 128-bit integer: the unit count and its sign, side by side.
+    halves = np.empty((len(units), 2), dtype=np.int64)
+    halves[:, 0] = units
+    halves[:, 1] = units >> 63
+    array = pa.Array.from_buffers(pa.decimal128(38, dtype.scale), len(units), [None, pa.py_buffer(halves)])
+    return pl.from_arrow(array)  # type: ignore[return-value]
+
+
+def to_units(amounts: pl.Series) -> np.ndarray:
+    """Give a Decimal or whole-number column as int64 counts of its smallest unit; null is 0."""
+    return amounts.to_physical().cast(pl.Int64).fill_null(0).to_numpy()
+
+
+def _gather(values: pl.Series, places: np.ndarray) -> pl.Series:
+    if isinstance(values.dtype, pl.List):
+        return _gather_lists(values, places)
+    return values.gather(places)
+
+
+def _gather_lists(values: pl.Series, places: np.ndarray) -> pl.Series:
+    """Gather lists by gathering their elements, field by field: several times faster than as lists of structs."""
+    lengths, elements = lists_apart(values)
+    starts = np.cumsum(lengths) - lengths
+    taken = lengths[places]
+    inner = _ranges(starts[places], taken)
+    if isinstance(elements.dtype, pl.Struct):
+        picked = elements.struct.unnest().select(pl.all().gather(inner)).to_struct("")
+    else:
+        picked = elements.gather(inner)
+    nulls = values.is_null()
+    return lists_together(taken, picked, nulls.gather(places) if nulls.any() else None)
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Lay out starts[i], starts[i]+1, ... for each i, lengths[i] numbers long."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts.astype(np.int64) - (ends - lengths), lengths) + np.arange(total)
+
+
+def _values_of(typed: Typed, sources: Mapping[str, str]) -> tuple[np.ndarray, pl.Series, bytes]:
+    """Take the rows at which the sources carry a value, part by part, with those values."""
+    rows, values, whole = [], [], True
+    for part in typed.parts:
+        if part.event_type not in sources:
+            continue
+        field = sources[part.event_type]
+        if field in part.fields.columns:
+            column = part.fields[field]
+        else:
+            column = _envelope(typed, field, part.rows)
+        there = part.rows
+        if column.null_count():
+            whole = False
+            present = column.is_not_null()
+            there, column = there[present.to_numpy()], column.filter(present)
+        rows.append(there)
+        values.append(column.rename(""))
+    signature = repr((sorted(sources), None if whole else sorted(sources.items()))).encode()
+    if not rows:
+        return np.zeros(0, dtype=np.int64), pl.Series("", [], pl.Null), signature
+    return np.concatenate(rows), pl.concat(values, rechunk=True), signature
+
+
+def _envelope(typed: Typed, field: str, rows: np.ndarray) -> pl.Series:
+    if field == "timestamp":
+        return pl.Series(typed.timestamp[rows]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if field == "version":
+        return pl.Series(typed.version[rows])
+    if field == "aggregate_id":
+        return typed.ids.gather(typed.aggregate_of(rows))
+    return pl.Series(typed.kinds, dtype=pl.String).gather(typed.kind[rows].astype(np.uint32))

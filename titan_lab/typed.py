@@ -1,0 +1,286 @@
+"""From EVENTS to typed columns: payloads decoded, upcast and checked, whole columns at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from titan_lab.errors import SchemaTooNew
+from titan_lab.event import NO_OBJECT, REJECTED, Event, parse_object, part_duplicates, reject
+from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
+from titan_lab.kinds import Misfit, Nested
+from titan_lab.payload import EventType
+from titan_lab.upcast import Chain, Upcast
+
+WhenNewer = Literal["raise", "reject"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The events of one type that were stored with one schema_version: row numbers and decoded fields."""
+
+    event_type: str
+    rows: np.ndarray
+    fields: pl.DataFrame
+
+
+@dataclass
+class Typed:
+    """A history as columns, one row per event, sorted by (aggregate_id, version).
+
+    ids: each aggregate's id; starts: its first row. version, timestamp (microseconds), kind (a code into
+    `kinds`) and metadata (JSON text) have one value per row; `parts` hold the payloads' fields.
+    """
+
+    ids: pl.Series
+    starts: np.ndarray
+    version: np.ndarray
+    timestamp: np.ndarray
+    kind: np.ndarray
+    kinds: list[str]
+    metadata: pl.Series
+    parts: list[Part] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.version)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The row after each aggregate's last."""
+        return np.append(self.starts[1:], len(self))
+
+    def aggregate_of(self, rows: np.ndarray) -> np.ndarray:
+        """Number the aggregate that each row belongs to."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
+    def take(self, rows: np.ndarray) -> Typed:
+        """Keep only these rows (ascending), and the aggregates that still have one."""
+        place = np.full(len(self), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        owners = self.aggregate_of(rows)
+        first = np.ones(len(rows), dtype=bool)
+        first[1:] = owners[1:] != owners[:-1]
+        parts = []
+        for part in self.parts:
+            kept = place[part.rows]
+            if (kept >= 0).any():
+                parts.append(Part(part.event_type, kept[kept >= 0], part.fields.filter(kept >= 0)))
+        return Typed(
+            ids=self.ids.gather(owners[first]),
+            starts=np.flatnonzero(first),
+            version=self.version[rows],
+            timestamp=self.timestamp[rows],
+            kind=self.kind[rows],
+            kinds=self.kinds,
+            metadata=self.metadata.gather(rows),
+            parts=parts,
+        )
+
+    def events(self, declared: Mapping[str, type[EventType]], rows: np.ndarray) -> list[Event]:
+        """Give rows as Event records, with the declared types' payloads as their EventType."""
+        payloads: dict[int, Any] = {}
+        wanted = np.zeros(len(self), dtype=bool)
+        wanted[rows] = True
+        for part in self.parts:
+            keep = wanted[part.rows]
+            shape = declared[part.event_type].shape
+            found = part.fields.filter(keep).iter_rows(named=True) if shape.slots else ({} for _ in range(keep.sum()))
+            payloads.update((int(row), shape.build(fields)) for row, fields in zip(part.rows[keep], found, strict=True))
+        owners = self.ids.gather(self.aggregate_of(rows)) if len(rows) else []
+        stamps = pl.Series(self.timestamp[rows]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        texts = self.metadata.gather(rows)
+        return [
+            Event(
+                aggregate_id=owner,
+                version=int(self.version[row]),
+                event_type=self.kinds[self.kind[row]],
+                payload=payloads.get(int(row)),
+                metadata=parse_object(text) if text else {},
+                timestamp=stamp,
+            )
+            for row, owner, stamp, text in zip(rows, owners, stamps, texts, strict=True)
+        ]
+
+
+def typed(
+    events: pl.DataFrame,
+    declared: Mapping[str, type[EventType]],
+    chain: Chain,
+    newer: WhenNewer = "raise",
+) -> tuple[Typed, pl.DataFrame]:
+    """Decode a frame of EVENTS that is in order, and give the typed columns beside the rejected rows.
+
+    Types nobody declared stay in, with no fields. newer="reject" sets payloads aside whose schema_version is
+    newer than the code; "raise" raises SchemaTooNew for the first of them.
+    """
+    events, rejected = part_duplicates(events)
+    types = events["event_type"].unique().sort()
+    kind = events["event_type"].cast(pl.Enum(types)).to_physical().to_numpy() if len(types) else np.zeros(0, np.uint8)
+    faults = _Faults(events)
+    schema_version = _schema_versions(events["metadata"], faults)
+    parts: list[Part] = []
+    for code, name in enumerate(types):
+        rows = np.flatnonzero(kind == code)
+        if name not in declared:
+            broken = not_objects(events["payload"].gather(rows))
+            faults.add(rows[broken], "$", f"payload {NO_OBJECT}")
+            continue
+        for stored in np.unique(schema_version[rows]):
+            same = rows[schema_version[rows] == stored]
+            try:
+                steps = chain.steps_for(name, int(stored))
+            except SchemaTooNew as error:
+                if newer == "reject":
+                    faults.add(same, "metadata.schema_version", error.message)
+                    continue
+                raise _too_new(error, events.row(int(same[0]), named=True), len(same)) from None
+            fields = decode_payloads(events["payload"].gather(same), declared[name].shape, steps)
+            for place, fault in fields.faults:
+                faults.add(same[place : place + 1], fault.path, fault.reason)
+            parts.append(Part(name, same[fields.good], fields.frame))
+    columns = _assemble(events, kind, types.to_list(), parts)
+    if faults:
+        columns = columns.take(np.flatnonzero(~faults.rows))
+    return columns, pl.concat([rejected, faults.rejected()])
+
+
+@dataclass
+class Decoded:
+    """Payloads as columns: `frame` holds the good ones, `good` marks them, `faults` names the others."""
+
+    frame: pl.DataFrame
+    good: np.ndarray
+    faults: list[tuple[int, Misfit]]
+
+
+def decode_payloads(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decoded:
+    """Decode payload texts of one event type and schema_version, through the given upcast steps."""
+    pieces = in_pieces(texts, lambda piece: _decode_piece(piece, shape, steps))
+    if not pieces:
+        return Decoded(pl.DataFrame(schema=shape.dtype.to_schema()), np.zeros(0, dtype=bool), [])
+    faults = [(place + number * PIECE, fault) for number, piece in enumerate(pieces) for place, fault in piece.faults]
+    return Decoded(
+        pl.concat([piece.frame for piece in pieces], rechunk=True),
+        np.concatenate([piece.good for piece in pieces]),
+        faults,
+    )
+
+
+def read_payload(text: str, shape: Nested, steps: list[Upcast]) -> Any:
+    """Read one payload as the specification says: parse, upcast, check. Raises Misfit."""
+    try:
+        payload = parse_object(text)
+    except (ValueError, RecursionError):
+        payload = None
+    if not isinstance(payload, dict):
+        raise Misfit("$", f"payload {NO_OBJECT}")
+    upcast = payload
+    try:
+        for step in steps:
+            upcast = step(upcast)
+    except Exception as error:
+        shape.read(payload, "$")  # names the field that the step stumbled over, where that is what is wrong
+        raise Misfit("$", f"upcast {step.name} failed with {type(error).__name__}: {error}") from error
+    return shape.read(upcast, "$")
+
+
+def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decoded:
+    structs, broken = decode(texts, shape.wire)
+    frame, doubtful = shape.frame(structs)
+    doubtful |= broken
+    for step in steps:
+        if step.twin is None:
+            doubtful[:] = True
+            break
+        frame = step.twin(frame)
+    doubtful |= shape.missing_in(frame)
+    frame = shape.with_defaults(frame)
+    if not doubtful.any():
+        return Decoded(frame, ~doubtful, [])
+    good, faults, second = np.ones(len(texts), dtype=bool), [], []
+    for place in np.flatnonzero(doubtful):
+        try:
+            second.append((place, dataclasses.asdict(read_payload(texts[int(place)], shape, steps))))
+        except Misfit as fault:
+            good[place] = False
+            faults.append((int(place), fault))
+    sure = ~doubtful
+    read_again = pl.DataFrame([fields for _, fields in second], schema=frame.schema) if frame.width else frame.filter(sure & ~sure)
+    order = np.argsort(np.concatenate([np.flatnonzero(sure), [place for place, _ in second]]), kind="stable")
+    if not frame.width:
+        return Decoded(pl.DataFrame(height=int(good.sum())), good, faults)
+    return Decoded(pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order)), good, faults)
+
+
+class _Faults:
+    """Rows found to be bad, in the order they were found; only a row's first fault is told."""
+
+    def __init__(self, events: pl.DataFrame) -> None:
+        self.events = events
+        self.rows = np.zeros(len(events), dtype=bool)
+        self.told: list[tuple[np.ndarray, str, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.told)
+
+    def add(self, rows: np.ndarray, path: str, reason: str) -> None:
+        rows = rows[~self.rows[rows]]
+        if len(rows):
+            self.rows[rows] = True
+            self.told.append((rows, path, reason))
+
+    def rejected(self) -> pl.DataFrame:
+        if not self.told:
+            return REJECTED.to_frame()
+        bad = self.events[np.concatenate([rows for rows, _, _ in self.told])]
+        paths = [path for rows, path, _ in self.told for _ in rows]
+        reasons = [reason for rows, _, reason in self.told for _ in rows]
+        return reject(bad, bad, pl.Series("path", paths, pl.String), pl.Series("reason", reasons, pl.String))
+
+
+def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
+    versions = np.ones(len(metadata), dtype=np.int32)
+    there = np.flatnonzero(metadata.is_not_null().to_numpy())
+    texts = metadata if len(there) == len(metadata) else metadata.gather(there)
+    structs, broken = decode(texts, pl.Struct({"schema_version": pl.String}))
+    faults.add(there[broken], "metadata", f"metadata {NO_OBJECT}")
+    stored = structs.struct.field("schema_version")
+    numbers = stored.cast(pl.Int32, strict=False)
+    wrong = (stored.is_not_null() & (numbers.is_null() | (numbers < 1))).fill_null(False).to_numpy() & ~broken
+    faults.add(there[wrong], "metadata.schema_version", "schema_version is not a whole number from 1 on")
+    versions[there] = numbers.fill_null(1).to_numpy()
+    return versions
+
+
+def _assemble(events: pl.DataFrame, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+    ids = events["aggregate_id"]
+    first = np.ones(len(ids), dtype=bool)
+    if len(ids):
+        first[1:] = (ids.slice(1) != ids.slice(0, len(ids) - 1)).to_numpy()
+    starts = np.flatnonzero(first)
+    return Typed(
+        ids=ids.gather(starts),
+        starts=starts,
+        version=events["version"].to_numpy(),
+        timestamp=events["timestamp"].to_physical().to_numpy(),
+        kind=kind,
+        kinds=kinds,
+        metadata=events["metadata"],
+        parts=parts,
+    )
+
+
+def _too_new(error: SchemaTooNew, row: dict[str, Any], count: int) -> SchemaTooNew:
+    return SchemaTooNew(
+        f"{error.message} ({count} event{'s' * (count > 1)}, first {row['aggregate_id']} version {row['version']})",
+        hint=f"{error.hint}; log.fold(..., newer='reject') sets such events aside",
+        **error.data,
+        aggregate_id=row["aggregate_id"],
+        version=row["version"],
+        count=count,
+    )

@@ -36,7 +36,15 @@ def main(arguments: list[str]) -> int:
 
     failed = []
     for name in chosen.names or BENCHES:
-        command = [sys.executable, "-m", f"benchmarks.{BENCHES[name]}", "--events", chosen.events, "--runs", chosen.runs]
+        command = [
+            sys.executable,
+            "-m",
+            f"benchmarks.{BENCHES[name]}",
+            "--events",
+            chosen.events,
+            "--runs",
+            chosen.runs,
+        ]
         print(f"{name} ...", file=sys.stderr, flush=True)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as child:
             for line in child.stdout or ():

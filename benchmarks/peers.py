@@ -47,6 +47,8 @@ MOMENTS = {
     "cancelled_at": CANCELLED,
 }
 SUMS = ("paid", "refunded")
+# Every life's first event sets these, so carrying them forward never crosses into the next order.
+FIRST_SETS = ("user_id", "status", "total", "items", "created_at")
 SCALARS = ["user_id", "status", "total", *SUMS, "tracking", "reason", *MOMENTS]
 EVERYTHING = [*SCALARS, "items"]
 
@@ -56,16 +58,20 @@ def instant(share: float) -> datetime:
     return datetime.fromtimestamp(START / 1e6, UTC) + timedelta(microseconds=int(SPAN * share**0.5))
 
 
-def plain(frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+def plain(frame: pl.DataFrame, columns: list[str], sort: list[str] | str = "aggregate_id") -> pl.DataFrame:
     """Bring a state frame into the one form in which results are compared."""
     casts = {"total": MONEY, "paid": MONEY, "refunded": MONEY, "status": STATUS}
     told = frame.select(
         pl.col("aggregate_id").cast(pl.String),
         pl.col("version").cast(pl.Int64),
-        *(pl.col(name).cast(casts[name]) if name in casts else pl.col(name) for name in columns if name != "items"),
+        *(
+            pl.col(name).cast(casts[name]) if name in casts else pl.col(name)
+            for name in columns
+            if name != "items"
+        ),
         *([pl.col("items").cast(pl.List(ITEM))] if "items" in columns else []),
     )
-    return told.sort("aggregate_id")
+    return told.sort(sort)
 
 
 # --- polars ------------------------------------------------------------------------------------------------------
@@ -79,7 +85,11 @@ def decode(events: pl.LazyFrame) -> pl.DataFrame:
     kind = pl.col("event_type")
     return (
         events.select(
-            "aggregate_id", "version", "event_type", "timestamp", pl.col("payload").str.json_decode(PAYLOAD).alias("p")
+            "aggregate_id",
+            "version",
+            "event_type",
+            "timestamp",
+            pl.col("payload").str.json_decode(PAYLOAD).alias("p"),
         )
         .unnest("p")
         .select(
@@ -108,7 +118,9 @@ def completed(frame: pl.DataFrame) -> pl.DataFrame:
     whole = frame.with_columns(
         pl.col("items").list.eval(element.with_fields(pl.field("quantity").fill_null(1))).alias("items")
     )
-    lines = pl.col("items").list.eval(element.field("quantity").cast(MONEY) * element.field("price")).list.sum()
+    lines = (
+        pl.col("items").list.eval(element.field("quantity").cast(MONEY) * element.field("price")).list.sum()
+    )
     untold = whole.filter(pl.col("total").is_null() & pl.col("items").is_not_null())
     told = untold.select("aggregate_id", "version", lines.cast(MONEY).alias("#"))
     joined = whole.join(told, on=["aggregate_id", "version"], how="left", maintain_order="left")
@@ -128,23 +140,27 @@ def polars_state(typed: pl.LazyFrame, when: datetime, columns: list[str], key: s
     )
 
 
+def written_out(typed: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Write every state out by hand: carry each value forward to the order's next event that sets it."""
+    ever = [pl.col(name).forward_fill() for name in columns if name in FIRST_SETS]
+    some = [pl.col(name).forward_fill().over("order") for name in columns if name not in (*FIRST_SETS, *SUMS)]
+    sums = [pl.col(name).fill_null(0).cum_sum().over("order") for name in columns if name in SUMS]
+    return typed.select("aggregate_id", "version", "timestamp", *ever, *some, *sums)
+
+
 def intervals(typed: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Carry values forward by hand into one row per state, with the instant at which the next one begins."""
+    """Write every state out, with the instant `until` which it held."""
     follows = pl.col("order") == pl.col("order").shift(-1)
-    # Columns that every first event sets need no grouping: carrying forward never crosses into the next order.
-    return typed.select(
-        "aggregate_id",
-        "version",
-        "timestamp",
-        pl.when(follows).then(pl.col("timestamp").shift(-1)).alias("until"),
-        *(pl.col(name).forward_fill() for name in columns),
-    )
+    until = typed.select(pl.when(follows).then(pl.col("timestamp").shift(-1)).alias("until"))
+    return written_out(typed, columns).hstack(until)
 
 
 def polars_interval_state(states: pl.LazyFrame, when: datetime, columns: list[str]) -> pl.DataFrame:
     """Return the state of all orders at an instant from `intervals`."""
     open_then = (pl.col("until") > when) | pl.col("until").is_null()
-    wanted = states.filter((pl.col("timestamp") <= when) & open_then).select("aggregate_id", "version", *columns)
+    wanted = states.filter((pl.col("timestamp") <= when) & open_then).select(
+        "aggregate_id", "version", *columns
+    )
     return wanted.collect()
 
 
@@ -184,7 +200,9 @@ def duckdb_load(con: Any, typed: pl.DataFrame) -> None:
 def duckdb_decode(file: Path, when: datetime) -> str:
     """Return the SQL that parses the payloads of a Parquet file, up to an instant, into the columns of `events`."""
     states = " ".join(f"WHEN '{event}' THEN '{state}'" for event, state in STATES.items())
-    moments = ", ".join(f"CASE WHEN event_type = '{event}' THEN timestamp END AS {n}" for n, event in MOMENTS.items())
+    moments = ", ".join(
+        f"CASE WHEN event_type = '{event}' THEN timestamp END AS {n}" for n, event in MOMENTS.items()
+    )
     return f"""
         SELECT aggregate_id, version, timestamp, p.user_id AS user_id, p.tracking AS tracking,
             (CASE event_type {states} END)::order_status AS status,
@@ -207,7 +225,9 @@ def duckdb_state(source: str, columns: list[str], when: datetime | None = None) 
         for name in columns
     )  # fmt: skip
     where = f"WHERE timestamp <= {literal(when)}" if when else ""
-    return f"SELECT aggregate_id, max(version) AS version, {picked} FROM {source} {where} GROUP BY aggregate_id"
+    return (
+        f"SELECT aggregate_id, max(version) AS version, {picked} FROM {source} {where} GROUP BY aggregate_id"
+    )
 
 
 def duckdb_completed(state: str, columns: list[str]) -> str:
@@ -223,4 +243,8 @@ def literal(when: datetime) -> str:
 def from_duckdb(table: Any) -> pl.DataFrame:
     """Turn DuckDB's Arrow result into a frame with ids as text."""
     frame = pl.DataFrame(table)
-    return frame.with_columns(pl.col("aggregate_id").cast(pl.String), pl.col("status").cast(pl.String)) if "status" in frame.columns else frame
+    return (
+        frame.with_columns(pl.col("aggregate_id").cast(pl.String), pl.col("status").cast(pl.String))
+        if "status" in frame.columns
+        else frame
+    )

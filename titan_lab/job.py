@@ -337,6 +337,9 @@ def _keep(partial: Path, final: Path, record: dict[str, Any]) -> None:
     from titan_lab.notebook.export import report
 
     notebook = nbformat.read(partial, as_version=4)
+    for output in (o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"):
+        # Drivers like to name the address they could not reach, with all that is in it.
+        output.evalue, output.traceback = redact(output.evalue), [redact(line) for line in output.traceback]
     record["results"] = glued(notebook)
     record["notebook"] = final.name
     notebook.metadata["titan"] = {k: v for k, v in record.items() if k not in ("pid", "report")}

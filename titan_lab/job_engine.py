@@ -84,6 +84,7 @@ class TitanKernelManager(AsyncKernelManager):
     watch: Watch | None = None
     folder: str | None = None
     variables: Mapping[str, str] | None = None
+    _kernel_spec: Any = None
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("transport_encryption", "auto")

@@ -113,7 +113,8 @@ def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str =
     lines = "".join(f'<tr><th scope="row">{escape(k)}</th>{_cell(v, False)}</tr>' for k, v in facts.items())
     return (
         f'{_STYLE}<div class="titan"><div class="titan-card"><div class="titan-title">{escape(title)}</div>'
-        f'<div class="titan-scroll"><table><tbody>{lines}</tbody></table></div>{_note(note)}{body}</div></div>'
+        f'<div class="titan-scroll"><table><tbody>{lines}</tbody></table></div>'
+        f"{_note(note)}{body}</div></div>"
     )
 
 

@@ -143,27 +143,20 @@ class Life:
         amount = Cents(owed if part == 1.0 else max(1, round(owed * part)))
         payload: dict[str, Any] = {"amount": amount, "method": method}
         caused = self.caused()
-        stamp = None
+        at = None
         if method == "bank_transfer":
             self.request = self.name("req")
-            self.now = open_moment(
-                self.rng,
-                self.now + between(self.rng, timedelta(hours=18), timedelta(days=3)),
-                (8, 16),
-                WEEKDAYS,
-            )
+            earliest = self.now + between(self.rng, timedelta(hours=18), timedelta(days=3))
+            self.now = open_moment(self.rng, earliest, (8, 16), WEEKDAYS)
         else:
             if method == "card":
                 payload["card"] = f"**{self.rng.randint(10, 99)}"
             # Express checkout is one transaction, or two of which the payment's was opened first.
-            stamp = self.rng.choices(("later", "same", "earlier"), (86, 8, 6))[0]
-            if stamp == "later":
-                self.now += between(self.rng, timedelta(seconds=4), timedelta(seconds=95))
-        at = (
-            self.now - between(self.rng, timedelta(milliseconds=3), timedelta(milliseconds=900))
-            if stamp == "earlier"
-            else None
-        )
+            match self.rng.choices(("later", "same", "earlier"), (86, 8, 6))[0]:
+                case "later":
+                    self.now += between(self.rng, timedelta(seconds=4), timedelta(seconds=95))
+                case "earlier":
+                    at = self.now - between(self.rng, timedelta(milliseconds=3), timedelta(milliseconds=900))
         self.paid += amount
         self.record("PaymentAuthorized", payload, at, causation_id=caused)
 
@@ -184,7 +177,7 @@ class Life:
 
     def ship(self) -> None:
         """Hand the parcel to a pick-up run: all parcels of a run share its correlation id."""
-        run = next_pickup(self.now + timedelta(hours=2))
+        run = next_pickup(self.now + between(self.rng, timedelta(hours=2), timedelta(hours=30)))
         carrier = self.rng.choice(CARRIERS)
         self.now = run + between(self.rng, timedelta(seconds=5), timedelta(minutes=25))
         self.request = f"run-{carrier}-{run:%m%d-%H%M}"
@@ -201,13 +194,14 @@ class Life:
         self.request = ""
         self.record("OrderDelivered", {})
 
-    def cancel(self, reason: str, soonest: timedelta, latest: timedelta) -> None:
-        """Cancel. A clerk who opened the form before the last step was booked is stamped before it."""
+    def cancel(self, reason: str, soonest: timedelta, latest: timedelta, race: float = 0.0) -> None:
+        """Cancel a while later or, with the chance `race`, in a form opened before the last step happened."""
         self.request = self.name("req")
-        self.now += between(self.rng, soonest, latest)
         at = None
-        if self.rng.random() < 0.15:
+        if self.rng.random() < race:
             at = self.rows[-1].timestamp - between(self.rng, timedelta(seconds=1), timedelta(minutes=6))
+        else:
+            self.now += between(self.rng, soonest, latest)
         self.record("OrderCancelled", {"reason": reason}, at, causation_id=self.name("cmd"))
 
     def take_back(self, items: list[Line], reason: str, days: tuple[float, float] = (2.0, 11.0)) -> None:

@@ -57,7 +57,6 @@ KETTLE, KETTLE_OFFER = "kettle-1.7l", Cents(3490)
 OFFER_FROM = datetime(2025, 1, 6, tzinfo=UTC)
 OFFER_APPLIED_AT = datetime(2025, 1, 14, 9, 0, 12, 480_000, tzinfo=UTC)
 
-
 # Of equal products, one is bought most often.
 LINES, QUANTITY = (58, 27, 11, 4), (82, 12, 4, 2)
 TWINS = 33  # every 33rd cart is split in two orders: one request, one user, one moment
@@ -131,7 +130,7 @@ def late_with_goodwill(life: Life) -> None:
     life.ship()
     life.deliver(days=(6, 9))
     life.request = life.name("req")
-    life.refund(max(1, life.total // 20), "late delivery")
+    life.refund(max(1, life.total // 20), "late delivery", odds=(0, 0, 1))
 
 
 def cancelled_unpaid(life: Life) -> None:
@@ -153,7 +152,7 @@ def cancelled_after_shipping(life: Life) -> None:
     life.create()
     life.pay()
     life.ship()
-    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=9))
+    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=9), race=0.3)
     life.take_back(life.items, "came back unopened", days=(3, 6))
     life.refund(life.paid)
 
@@ -163,7 +162,7 @@ def cancelled_yet_delivered(life: Life) -> None:
     life.create()
     life.pay()
     life.ship()
-    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=5))
+    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=5), race=0.3)
     life.deliver()
 
 
@@ -180,14 +179,14 @@ def corrected(life: Life) -> None:
 
 
 LIVES: dict[Callable[[Life], None], float] = {
-    paid_and_delivered: 50,
+    paid_and_delivered: 52,
     modified_then_paid: 7,
     modified_after_payment: 5,
     paid_in_two_parts: 3,
     partly_returned: 8,
     fully_returned: 4,
     late_with_goodwill: 4,
-    abandoned: 4,
+    abandoned: 2,
     cancelled_unpaid: 4,
     cancelled_before_shipping: 5,
     cancelled_after_shipping: 3,

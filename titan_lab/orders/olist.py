@@ -35,7 +35,7 @@ from typing import Any
 import polars as pl
 
 from titan_lab.clock import instant, zone_of
-from titan_lab.event import EVENTS, REJECTED, in_order
+from titan_lab.event import EVENTS, REJECTED
 from titan_lab.notebook import html
 from titan_lab.orders.olist_csv import (
     CUSTOMERS,
@@ -234,7 +234,9 @@ def _whole_orders(
         ]
     ).unique("id", keep="first", maintain_order=True)
 
-    rejected = [read.rejected for read in (orders, items, payments, customers)]
+    rejected = [read.rejected for read in (orders, items, payments)]
+    # The first column of a customers row names a customer, not an order.
+    rejected.append(customers.rejected.with_columns(aggregate_id=pl.lit(None, pl.String)))
     nobody = stray.with_columns(
         id="order_id",
         path=pl.lit("customer_id"),
@@ -354,7 +356,7 @@ def _events(lives: pl.DataFrame) -> pl.DataFrame:
                 timestamp=pl.col(column),
             )
         )
-    return in_order(pl.concat(events).match_to_schema(EVENTS))
+    return pl.concat(events).match_to_schema(EVENTS).sort("aggregate_id", "version")
 
 
 def _text(*pieces: str | pl.Expr) -> pl.Expr:

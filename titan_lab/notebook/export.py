@@ -20,6 +20,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
+from titan_lab.clock import instant
 from titan_lab.errors import MissingExtra
 from titan_lab.notebook.glue import MEDIA_TYPE, glued
 from titan_lab.notebook.html import escape, shown
@@ -100,7 +101,8 @@ def _draw_by_script(notebook: Any) -> int:
 
 def _place(figure: Mapping[str, Any], number: int) -> str:
     layout = figure.get("layout", {})
-    height = int(layout.get("height") or _DEFAULT_HEIGHT)
+    inherited = layout.get("template", {}).get("layout", {})
+    height = int(layout.get("height") or inherited.get("height") or _DEFAULT_HEIGHT)
     title = layout.get("title")
     name = (title.get("text") if isinstance(title, Mapping) else title) or f"Figure {number}"
     label = escape(re.sub(r"<[^>]*>", " ", str(name)))
@@ -189,7 +191,7 @@ def _top(record: Mapping[str, Any]) -> str:
         part
         for part in (
             f"<strong>{escape(record['job'])}</strong>",
-            f"as of {escape(_day(record['as_of']))}",
+            f"as of {escape(shown(instant(record['as_of'])))}",
             f"ran {escape(_moment(record['started']))}",
         )
         if part
@@ -209,10 +211,13 @@ def _top(record: Mapping[str, Any]) -> str:
 
 
 def _foot(record: Mapping[str, Any]) -> str:
+    results = dict(record.get("results") or {})
+    basis = results.pop("basis") if isinstance(results.get("basis"), dict) else {}
     sections = [
         ("Run", _run_facts(record)),
+        ("Basis", basis),
         ("Parameters", _parameters(record)),
-        ("Results", dict(record.get("results") or {})),
+        ("Results", results),
         ("Versions", dict(record.get("versions") or {})),
     ]
     boxes = "".join(

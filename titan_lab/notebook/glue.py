@@ -9,6 +9,7 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -21,8 +22,8 @@ MEDIA_TYPE: Final = "application/vnd.titan-lab.results+json"
 def glue(**values: object) -> None:
     """Record named results of this notebook; a later value of the same name replaces an earlier one.
 
-    Numbers, text, booleans and None stay what they are; instants become ISO-8601 in UTC; amounts and every
-    other object their exact text.
+    Numbers, text, booleans and None stay what they are; instants become ISO-8601 in UTC; dataclasses their
+    fields; amounts and every other object their exact text.
     """
     try:
         from IPython.display import display
@@ -50,6 +51,8 @@ def _plain(value: object) -> Any:
         return value.isoformat()
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, Iterable):
         return [_plain(v) for v in value]
     return str(value)

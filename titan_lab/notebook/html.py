@@ -1,4 +1,4 @@
-"""Small pieces of HTML for `_repr_html_`: a table, a card, escaped text.
+"""Small pieces of HTML for `_repr_html_`: a table, a card, a row of tiles, escaped text.
 
 Standard library only, since every object that shows itself uses it. Three rules hold for all of it:
 payload text is untrusted, so every value passes `escape`; colours are mixed from the text colour around them,
@@ -35,8 +35,32 @@ color:inherit;white-space:nowrap;max-width:34em;overflow:hidden;text-overflow:el
 .titan .titan-none{opacity:.45}
 .titan-card{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:8px;
 padding:.75em 1em;display:inline-block;max-width:100%;box-sizing:border-box}
+.titan-tiles{display:flex;flex-wrap:wrap;gap:.7em}
+.titan-tile{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:8px;
+padding:.6em .85em;flex:1 1 7.5em}
+.titan-tile b{display:block;font-size:1.5em;line-height:1.4;font-weight:600;letter-spacing:-.01em;
+font-variant-numeric:tabular-nums;white-space:nowrap}
+.titan i{display:inline-block;width:.62em;height:.62em;border-radius:2px;margin-right:.4em}
 .titan-card tbody tr:last-child td,.titan-card tbody tr:last-child th{border-bottom:0}
 </style>"""
+
+
+class Html(str):
+    """Text that is HTML already: a notebook draws it when a cell ends with it. Its repr is short: `said`."""
+
+    __slots__ = ("said",)
+    said: str
+
+    def __new__(cls, text: str, said: str) -> Html:
+        made = super().__new__(cls, text)
+        made.said = said
+        return made
+
+    def __repr__(self) -> str:
+        return f"<{self.said}>"
+
+    def _repr_html_(self) -> str:
+        return str(self)
 
 
 def escape(value: object) -> str:
@@ -83,39 +107,63 @@ def table(
     note: str = "",
     *,
     limit: int = 20,
-) -> str:
+    marks: Mapping[str, str] | None = None,
+) -> Html:
     """Draw rows as an HTML table, numbers to the right, at most `limit` of them.
 
     rows: a polars frame, or sequences of values, or mappings by column name (a missing key shows as a dash).
     columns: the headings, and for mappings and frames also which columns; may be left out for a frame.
-    note: a line under the table; when rows were left off, the line says so by itself.
+    note: a line under the table; when rows were left off, or there are none, the line says so by itself.
+    marks: by value, a CSS colour for a small mark before it, such as that of a status in the figures.
     """
     names, values, total = _grid(rows, columns, limit)
     right = [_all_numbers(row[i] for row in values) for i in range(len(names))]
     head = "".join(f'<th scope="col"{_side(r)}>{escape(n)}</th>' for n, r in zip(names, right, strict=True))
     body = "".join(
-        "<tr>" + "".join(_cell(v, r) for v, r in zip(row, right, strict=True)) + "</tr>" for row in values
+        "<tr>" + "".join(_cell(v, r, marks) for v, r in zip(row, right, strict=True)) + "</tr>"
+        for row in values
     )
     left_off = f"first {len(values):,} of {total:,} rows" if total > len(values) else ""
-    under = " · ".join(part for part in (left_off, note) if part)
-    return (
+    under = " · ".join(part for part in (left_off, note) if part) or ("" if total else "no rows")
+    return Html(
         f'{_STYLE}<div class="titan"><div class="titan-scroll"><table>'
         + (f"<caption>{escape(caption)}</caption>" if caption else "")
-        + f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_note(under)}</div>"
+        + f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_note(under)}</div>",
+        f"table of {total:,} rows: {', '.join(names)}",
     )
 
 
-def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str = "") -> str:
+def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str = "") -> Html:
     """Draw a titled box of facts: what an object is and holds, one line each.
 
     body: further HTML below the facts, from `table` or another function here. It is not escaped again.
     """
     lines = "".join(f'<tr><th scope="row">{escape(k)}</th>{_cell(v, False)}</tr>' for k, v in facts.items())
-    return (
+    return Html(
         f'{_STYLE}<div class="titan"><div class="titan-card"><div class="titan-title">{escape(title)}</div>'
         f'<div class="titan-scroll"><table><tbody>{lines}</tbody></table></div>'
-        f"{_note(note)}{body}</div></div>"
+        f"{_note(note)}{body}</div></div>",
+        f"card: {title}",
     )
+
+
+def tiles(facts: Iterable[tuple[str, object, str]], colours: Mapping[str, str] | None = None) -> Html:
+    """Draw a row of headline numbers, each with its label above and a remark below: (label, value, remark).
+
+    colours: by label, a CSS colour for a small mark before it, such as that of the status in the figures.
+    """
+    told = list(facts)
+    drawn = "".join(
+        f'<div class="titan-tile"><span>{_mark((colours or {}).get(label))}{escape(label)}</span>'
+        f"<b>{escape(shown(value))}</b>{_note(remark)}</div>"
+        for label, value, remark in told
+    )
+    said = ", ".join(f"{label} {shown(value)}" for label, value, _ in told)
+    return Html(f'{_STYLE}<div class="titan"><div class="titan-tiles">{drawn}</div></div>', said)
+
+
+def _mark(colour: str | None) -> str:
+    return f'<i style="background:{escape(colour)}"></i>' if colour else ""
 
 
 def _grid(rows: Any, columns: Sequence[str] | None, limit: int) -> tuple[list[str], list[Any], int]:
@@ -131,12 +179,12 @@ def _grid(rows: Any, columns: Sequence[str] | None, limit: int) -> tuple[list[st
     return list(columns), grid, len(listed)
 
 
-def _cell(value: object, right: bool) -> str:
+def _cell(value: object, right: bool, marks: Mapping[str, str] | None = None) -> str:
     text = shown(value)
     if value is None:
         return f'<td class="titan-none{" titan-number" if right else ""}">{text}</td>'
     if len(text) <= LONGEST:
-        return f"<td{_side(right)}>{escape(text)}</td>"
+        return f"<td{_side(right)}>{_mark((marks or {}).get(text))}{escape(text)}</td>"
     return f'<td{_side(right)} title="{escape(text)}">{escape(text[: LONGEST - 1])}…</td>'
 
 

@@ -15,11 +15,12 @@
       : { ink: "#e2e8ef", muted: "#97a4b4", grid: "#2b3542", page: "#19212b" };
   }
 
+  const template = (layout) => ((layout || {}).template || {}).layout || {};
+
   // The figure's own choices stay on top: only its template, which is what it inherits from, is toned.
   function toned(layout, light) {
     const tone = colours(light);
-    const template = (layout && layout.template) || {};
-    const inherited = { ...(template.layout || {}) };
+    const inherited = { ...template(layout) };
     const axis = (given) => ({
       ...given, gridcolor: tone.grid, linecolor: tone.muted, zerolinecolor: tone.grid, tickcolor: tone.muted,
     });
@@ -32,12 +33,14 @@
       ...inherited.hoverlabel, bgcolor: tone.page, bordercolor: tone.grid, font: { color: tone.ink },
     };
     inherited.modebar = { bgcolor: "rgba(0,0,0,0)", color: tone.muted, activecolor: tone.ink };
-    return { ...layout, template: { ...template, layout: inherited } };
+    return { ...layout, template: { ...(layout || {}).template, layout: inherited } };
   }
 
   function draw(light, width) {
     for (const { place, figure } of places) {
       const layout = toned(figure.layout, light);
+      const room = width || place.clientWidth;
+      if (room < 560) layout.height = (layout.height || template(layout).height || 450) + 18 * figure.data.length;
       if (width) Object.assign(layout, { width, autosize: false });
       Plotly.react(place, figure.data, layout, { ...config, ...figure.config });
     }

@@ -147,8 +147,8 @@ def story(tale: Any, *, title: str | None = None) -> go.Figure:
     amounts = [name for name, dtype in history.schema.items() if dtype.is_decimal()]
     figure = _figure(title or f"{tale.aggregate.__name__} {tale.aggregate_id}", "instant (UTC)", "")
     ends = [*history["valid_from"].to_list()[1:], None]
-    last = max(history["valid_from"].max(), log["timestamp"].max())
-    pad = max((last - history["valid_from"].min()) * 0.06, timedelta(minutes=1))
+    first, last = history["valid_from"][0], max(history["valid_from"][-1], *log["timestamp"])
+    pad = max((last - first) * 0.06, timedelta(minutes=1))
     if "status" in history.columns:
         _band(figure, history, ends, last + pad)
     figure.add_scatter(
@@ -191,7 +191,7 @@ def story(tale: Any, *, title: str | None = None) -> go.Figure:
         height=400,
         yaxis={"domain": [0, 0.66], "title": {"text": "amount"}, "rangemode": "tozero"},
         yaxis2={"domain": [0.76, 1], "range": [0, 2], "visible": False, "fixedrange": True},
-        xaxis={"anchor": "y", "range": [_plain(history["valid_from"].min() - pad / 2), _plain(last + pad)]},
+        xaxis={"anchor": "y", "range": [_plain(first - pad / 2), _plain(last + pad)]},
     )
     return figure
 
@@ -206,7 +206,7 @@ def _band(figure: go.Figure, history: pl.DataFrame, ends: list[Any], edge: datet
             spans[-1][2] = end
         elif status is not None:
             spans.append([status, start, end])
-    full = (edge - history["valid_from"].min()) or timedelta(seconds=1)
+    full = edge - history["valid_from"][0]
     for status, start, end in spans:
         end = end or edge
         figure.add_shape(

@@ -147,10 +147,13 @@ def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str =
     )
 
 
-def tiles(facts: Iterable[tuple[str, object, str]], colours: Mapping[str, str] | None = None) -> Html:
+def tiles(
+    facts: Iterable[tuple[str, object, str]], colours: Mapping[str, str] | None = None, note: str = ""
+) -> Html:
     """Draw a row of headline numbers, each with its label above and a remark below: (label, value, remark).
 
     colours: by label, a CSS colour for a small mark before it, such as that of the status in the figures.
+    note: a line under them all.
     """
     told = list(facts)
     drawn = "".join(
@@ -159,7 +162,7 @@ def tiles(facts: Iterable[tuple[str, object, str]], colours: Mapping[str, str] |
         for label, value, remark in told
     )
     said = ", ".join(f"{label} {shown(value)}" for label, value, _ in told)
-    return Html(f'{_STYLE}<div class="titan"><div class="titan-tiles">{drawn}</div></div>', said)
+    return Html(f'{_STYLE}<div class="titan"><div class="titan-tiles">{drawn}</div>{_note(note)}</div>', said)
 
 
 def _mark(colour: str | None) -> str:

@@ -10,6 +10,8 @@ from decimal import Decimal
 
 import polars as pl
 
+from titan_lab.backends.contract import Frontier
+from titan_lab.notebook.html import shown
 from titan_lab.timeline import Timeline
 
 OPEN = ("CREATED", "PAID", "SHIPPED")  # an order in one of these still needs somebody to do something
@@ -95,6 +97,14 @@ def oldest_open(states: pl.DataFrame, now: datetime, top: int) -> pl.DataFrame:
 def flat(states: pl.DataFrame) -> pl.DataFrame:
     """Make states fit for CSV: `items` becomes `lines`, how many there are; instants stay ISO-8601 in UTC."""
     return states.with_columns(pl.col("items").list.len().cast(pl.Int64).alias("lines")).drop("items")
+
+
+def freshness(frontier: Frontier, now: datetime) -> str:
+    """Say up to when the store is known to be complete, and whether the question goes beyond that."""
+    if frontier.instant is None:
+        return "The store holds no event."
+    known = f"Complete up to {shown(frontier.instant.replace(microsecond=0))} ({frontier.how})."
+    return known if now <= frontier.instant else f"{known} What happened after that is not in here."
 
 
 def _sum(amounts: pl.Series) -> Decimal:

@@ -27,7 +27,7 @@ ORDERS = """\
 "order_delivered_carrier_date","order_delivered_customer_date","order_estimated_delivery_date"
 plain,c1,delivered,2017-10-02 10:56:33,2017-10-02 11:07:15,2017-10-04 19:55:00,2017-10-10 21:25:13,
 early,c2,shipped,2018-07-05 10:00:00,2018-07-05 16:00:00,2018-07-05 12:00:00,,2018-07-18 00:00:00
-gone,c3,canceled,2018-01-05 10:00:00,2018-01-05 11:00:00,,,2018-01-18 00:00:00
+gone,c3,canceled,2018-01-05 11:00:00,2018-01-05 11:00:00,,,2018-01-18 00:00:00
 both,c4,canceled,2018-01-05 10:00:00,2018-01-05 11:00:00,2018-01-07 11:00:00,2018-01-06 11:00:00,
 unpaid,c5,delivered,2016-09-15 12:16:38,2016-09-15 12:16:38,2016-11-07 17:11:53,2016-11-09 07:47:38,
 empty,c6,unavailable,2018-01-05 10:00:00,,,,2018-01-18 00:00:00
@@ -37,9 +37,9 @@ never,c8,created,2017-10-15 00:30:00,,,,2017-11-18 00:00:00
 """
 ITEMS = """\
 "order_id","order_item_id","product_id","seller_id","shipping_limit_date","price","freight_value"
+plain,3,"po""t",s1,2017-10-06 11:07:15,29.99,8.72
 plain,2,"cup",s1,2017-10-06 11:07:15,0.10,0.07
 plain,1,"cup",s1,2017-10-06 11:07:15,0.10,0.05
-plain,3,"po""t",s1,2017-10-06 11:07:15,29.99,8.72
 early,1,cup,s1,2018-07-06 11:07:15,0.10,1.00
 gone,1,cup,s1,2018-07-06 11:07:15,12,1.5
 both,1,cup,s1,2018-07-06 11:07:15,12.00,1.50
@@ -56,7 +56,7 @@ twice,1,boleto,1,7.00
 """
 CUSTOMERS = """\
 "customer_id","customer_unique_id","customer_zip_code_prefix","customer_city","customer_state"
-""" + "".join(f"c{n},person{n % 7},0{n}000,são paulo,SP\n" for n in range(1, 10))
+""" + "".join(f'c{n},person{n % 7},0{n}000,são paulo,"SP"\n' for n in range(1, 10))
 
 FILES = {
     "olist_orders_dataset": ORDERS,
@@ -368,7 +368,8 @@ def test_gzipped_files_and_those_of_another_editor_read_the_same(folder: Path, t
     other = tmp_path / "other"
     other.mkdir()
     for name, content in FILES.items():
-        text = "\ufeff" + content.replace("\n", "\r\n").rstrip() if "orders" in name else content + "\n\n"
+        lines = content.replace("\n", "\r\n")
+        text = "\ufeff" + lines.rstrip() if "orders" in name else lines + "\r\n\r\n"
         (other / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode()))
     events, report = read_olist(other)
 

@@ -176,6 +176,9 @@ FEATURES = {
     "cancellations before payment": (T == "OrderCancelled") & (pl.col("before") == "OrderCreated"),
     "cancellations before shipping": (T == "OrderCancelled") & (pl.col("before") == "PaymentAuthorized"),
     "cancellations after shipping": (T == "OrderCancelled") & (pl.col("before") == "OrderShipped"),
+    "cancellations that raced the parcel": (T == "OrderCancelled")
+    & (pl.col("before") == "OrderShipped")
+    & (pl.col("step") < timedelta(0)),
     "deliveries of what was cancelled": (T == "OrderDelivered") & (pl.col("before") == "OrderCancelled"),
     "returns": T == "ItemsReturned",
     "corrections": T == "OrderCorrected",
@@ -205,6 +208,14 @@ def test_small_orders_show(feature: str, told: pl.DataFrame) -> None:
 def test_a_version_is_stamped_at_most_minutes_before_its_predecessor(told: pl.DataFrame) -> None:
     """Transactions last milliseconds to a few minutes, so timestamps step back by no more than that."""
     assert told["step"].min() > timedelta(minutes=-7)
+
+
+def test_an_order_that_has_not_left_is_cancelled_after_its_last_step(told: pl.DataFrame) -> None:
+    """Only a parcel on its way can be raced; nobody cancels what was never ordered."""
+    resting = told.filter((T == "OrderCancelled") & (pl.col("before") != "OrderShipped"))
+
+    assert resting.height > 20
+    assert resting["step"].min() > timedelta(minutes=3)
 
 
 def test_requests_correlate_events_within_and_across_orders(told: pl.DataFrame) -> None:

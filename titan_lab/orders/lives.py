@@ -152,7 +152,7 @@ def cancelled_after_shipping(life: Life) -> None:
     life.create()
     life.pay()
     life.ship()
-    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=9), race=0.3)
+    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=9), race=0.5)
     life.take_back(life.items, "came back unopened", days=(3, 6))
     life.refund(life.paid)
 
@@ -162,7 +162,7 @@ def cancelled_yet_delivered(life: Life) -> None:
     life.create()
     life.pay()
     life.ship()
-    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=5), race=0.3)
+    life.cancel("changed mind", timedelta(minutes=20), timedelta(hours=5), race=0.5)
     life.deliver()
 
 

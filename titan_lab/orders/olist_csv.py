@@ -206,7 +206,7 @@ def _lines(path: Path) -> list[str]:
         raise OpenError(
             f"{path} cannot be read: {error}", hint="download the file again", path=str(path)
         ) from error
-    text = content.decode("utf-8-sig", errors="replace")
+    text = content.decode(errors="replace")
     return text.replace("\r\n", "\n").split("\n")
 
 

@@ -242,6 +242,17 @@ def _watched(limit: float | None, progress: Callable[[int, int], None] | None) -
             timer.cancel()
         for signum, handler in replaced.items():
             signal.signal(signum, handler)
+        if threading.current_thread() is not threading.main_thread():
+            _close_loop()
+
+
+def _close_loop() -> None:
+    """Close the event loop that jupyter made for this thread, which would end with the thread unclosed."""
+    from jupyter_core.utils import ensure_event_loop
+
+    loop = ensure_event_loop()
+    if not loop.is_running():
+        loop.close()
 
 
 def _execute(
@@ -264,6 +275,8 @@ def _execute(
             _literal_path(partial),
             parameters=dict(values),
             engine_name="titan",
+            kernel_name=_kernel(source),
+            language="python",  # papermill wants to be told; the parameters were read as Python anyway
             progress_bar=False,
             start_timeout=start_timeout,
             watch=watch,
@@ -306,6 +319,11 @@ def _execute(
         name = signal.Signals(watch.signum or signal.SIGTERM).name
         return "interrupted", {"kind": name, "message": f"{name} came; the kernel was ended", **at}
     return "died", {"kind": "DeadKernel", "message": _how_it_died(watch.kernel_code), **at}
+
+
+def _kernel(source: Path) -> str:
+    spec = json.loads(source.read_text("utf-8")).get("metadata", {}).get("kernelspec", {})
+    return str(spec.get("name") or "python3")
 
 
 def _literal_path(path: Path) -> str:

@@ -121,7 +121,7 @@ def refuse_secret(name: str, value: object) -> None:
     singular = [w.removesuffix("s") if w.removesuffix("s") in _SECRET_WORDS else w for w in words]
     if _SECRET_WORDS & set(singular) or _SECRET_PAIRS & set(pairwise(words)) or "apikey" in words:
         what = f"the parameter {name!r} looks like a secret"
-    elif isinstance(value, str) and redact(value) != value:
+    elif redact(str(value)) != str(value):  # as text, since it may be inside a list
         what = f"the parameter {name!r} holds a URL with a password"
     else:
         return

@@ -34,13 +34,13 @@ def open_orders(states: pl.DataFrame) -> dict[str, int]:
 
 
 def money_in_flight(states: pl.DataFrame) -> Decimal:
-    """Add up what was paid, less what was refunded, for orders paid or shipped and not yet delivered. Exact."""
+    """Add up what was paid, less what was refunded, of orders paid or shipped and not yet delivered."""
     held = states.filter(pl.col("status").cast(pl.String).is_in(["PAID", "SHIPPED"]))
     return _sum(held["paid"]) - _sum(held["refunded"])
 
 
 def refunded_between(book: Timeline, after: datetime, until: datetime) -> Decimal:
-    """Add up the refunds issued after one instant, up to and including another: two looks and a difference."""
+    """Add up the refunds after one instant, up to and including another: two looks and a difference."""
     before, at = (book.at(t, columns=["refunded"])["refunded"] for t in (after, until))
     return _sum(at) - _sum(before)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from titan_lab.clock import instant, zone_of
 from titan_lab.errors import EventsError, InstantError
-from titan_lab.jsontext import not_objects
+from titan_lab.jsontext import in_pieces, not_objects
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 
@@ -39,6 +39,8 @@ REJECTED = pl.Schema(
     }
 )
 
+SAME_TWICE = "the same event twice; one was kept"
+TAKEN = "another event has the same aggregate_id and version; the one stamped first was kept"
 NO_OBJECT = "is not the text of one JSON object"
 ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
 
@@ -89,7 +91,8 @@ def parse_object(text: str) -> Any:
 def check(raw: pl.DataFrame, zone: str | None = None, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Part raw rows into good EVENTS and REJECTED ones; every row is in exactly one of the two.
 
-    raw: the columns of EVENTS in any order and any sensible type, and optionally `place`. Naive timestamps
+    raw: the columns of EVENTS in any order and any sensible type, and optionally `place`: where each row
+    stands, as text or as a struct of a file's name and a row number. Naive timestamps
     are read in `zone`; without one they are rejected. parse_json=False leaves the payload's syntax to
     whoever decodes it next. Rows keep their order.
 
@@ -129,7 +132,7 @@ def reject(raw: pl.DataFrame, good: pl.DataFrame, path: str | pl.Series, reason:
     """Write rows down as REJECTED, each with its path, its reason and the whole raw row."""
     columns = [name for name in raw.columns if name in EVENTS]
     return good.select(
-        place=as_text(raw["place"]) if "place" in raw.columns else pl.lit(None, pl.String),
+        place=_place(raw),
         aggregate_id="aggregate_id",
         version="version",
         event_type="event_type",
@@ -139,52 +142,76 @@ def reject(raw: pl.DataFrame, good: pl.DataFrame, path: str | pl.Series, reason:
     ).match_to_schema(REJECTED)
 
 
-def in_order(events: pl.DataFrame) -> pl.DataFrame:
-    """Sort by (aggregate_id, version); a frame that is in order already is given back as it is.
+def _place(raw: pl.DataFrame) -> pl.Series:
+    if "place" not in raw.columns:
+        return pl.Series([None], dtype=pl.String).new_from_index(0, len(raw))
+    if isinstance(raw.schema["place"], pl.Struct):
+        file, row = raw["place"].struct.fields
+        parts = raw["place"].struct
+        return pl.select(pl.format("{} row {}", parts.field(file).cast(pl.String), parts.field(row))).to_series()
+    return as_text(raw["place"])
+
+
+class InOrder(NamedTuple):
+    """Events sorted by (aggregate_id, version): which rows begin an aggregate, which repeat the key before."""
+
+    events: pl.DataFrame
+    first: np.ndarray
+    again: np.ndarray
+
+
+def in_order(events: pl.DataFrame) -> InOrder:
+    """Sort by (aggregate_id, version); a frame that is in order already is taken as it is.
 
     Rows of equal key are put in an order of their own content, so that which of them counts does not depend
     on where they stood.
     """
-    if events.is_empty():
-        return events
-    ids, versions = events["aggregate_id"], events["version"]
+    ids = events["aggregate_id"]
     if ids.is_sorted():
-        same = ids.slice(1) == ids.slice(0, len(ids) - 1)
-        if not (same & (versions.slice(1) <= versions.slice(0, len(ids) - 1))).any():
-            return events
-    # Sorting numbers is far cheaper than sorting text: rank each id once, then sort (rank, version).
-    codes = ids.rank("dense").cast(pl.UInt32) if ids.n_unique() < len(ids) else ids
-    keyed = events.with_columns(codes.alias("#"))
-    keyed = keyed.sort("#", "version", maintain_order=True).drop("#")
-    if repeated(keyed).any():
-        keyed = events.sort(["aggregate_id", "version", "timestamp", "event_type", "payload", "metadata"])
-    return keyed
+        found = _keys(events)
+        if found is not None and not found.again.any():
+            return found
+    # Sorting numbers is far cheaper than sorting text: rank each id once, then sort by (rank, version).
+    ranked = events.select(rank=ids.rank("dense"), version="version")
+    order = ranked.select(pl.arg_sort_by("rank", "version", maintain_order=True)).to_series()
+    found = _keys(events.select(pl.all().gather(order)))
+    assert found is not None
+    if found.again.any():
+        found = _keys(events.sort(["aggregate_id", "version", "timestamp", "event_type", "payload", "metadata"]))
+    return found  # type: ignore[return-value]
 
 
-def repeated(events: pl.DataFrame) -> pl.Series:
-    """Tell which rows of a frame in order carry the same (aggregate_id, version) as the row before."""
-    key = events.select("aggregate_id", "version")
-    return key.select(
-        ((pl.col("aggregate_id") == pl.col("aggregate_id").shift(1)) & (pl.col("version") == pl.col("version").shift(1)))
-        .fill_null(False)
-        .alias("repeated")
-    )["repeated"]
+def _keys(events: pl.DataFrame) -> InOrder | None:
+    """Compare each row's key with the one before; None where a version steps back."""
+    ids, versions = events["aggregate_id"], events["version"].to_numpy()
+    if not len(ids):
+        return InOrder(events, np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+    first = np.ones(len(ids), dtype=bool)
+    pairs = pl.Series(np.arange(1, len(ids)))
+    changes = in_pieces(pairs, lambda part: _differs(ids, part[0], len(part)), size=len(ids) // 8 + 1)
+    first[1:] = np.concatenate([np.zeros(0, dtype=bool), *changes])
+    again = np.zeros(len(ids), dtype=bool)
+    np.equal(versions[1:], versions[:-1], out=again[1:])
+    again &= ~first
+    back = np.zeros(len(ids), dtype=bool)
+    np.less(versions[1:], versions[:-1], out=back[1:])
+    return None if (back & ~first).any() else InOrder(events, first, again)
 
 
-def part_duplicates(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Keep the first event of each (aggregate_id, version) of a frame in order, and reject the others."""
-    again = repeated(events)
-    if not again.any():
-        return events, REJECTED.to_frame()
-    extra, first = events.filter(again), events.filter(~again)
+def _differs(ids: pl.Series, start: int, length: int) -> np.ndarray:
+    return (ids.slice(start, length) != ids.slice(start - 1, length)).to_numpy()
+
+
+def part_duplicates(found: InOrder) -> tuple[InOrder, pl.DataFrame]:
+    """Keep the first event of each (aggregate_id, version), and reject the others."""
+    if not found.again.any():
+        return found, REJECTED.to_frame()
+    extra, first = found.events.filter(found.again), found.events.filter(~found.again)
     same = extra.join(first, on=list(EVENTS), how="semi", nulls_equal=True).with_columns(same=pl.lit(True))
     told = extra.join(same.unique(), on=list(EVENTS), how="left", nulls_equal=True, maintain_order="left")["same"]
-    reason = pl.select(
-        pl.when(told.fill_null(False))
-        .then(pl.lit("the same event twice; one was kept"))
-        .otherwise(pl.lit("another event has the same aggregate_id and version; the one stamped first was kept"))
-    ).to_series()
-    return first, reject(extra, extra, "version", reason)
+    reason = pl.select(pl.when(told.fill_null(False)).then(pl.lit(SAME_TWICE)).otherwise(pl.lit(TAKEN))).to_series()
+    kept = InOrder(first, found.first[~found.again], np.zeros(len(first), dtype=bool))
+    return kept, reject(extra, extra, "version", reason)
 
 
 def moments(column: pl.Series, zone: str | None = None) -> pl.Series:
@@ -248,20 +275,24 @@ def _faults(good: pl.DataFrame, raw: pl.DataFrame, zone: str | None, parse_json:
     no_moment = "no instant: expected ISO-8601 with a zone, such as 2025-01-01T10:00:00Z"
     if zone is None:
         no_moment += "; without a zone, open the log with zone="
-    empty = pl.lit("")
-    rules: list[tuple[str, str, pl.Expr]] = [
-        ("aggregate_id", "aggregate_id is missing", pl.col("aggregate_id").fill_null(empty) == ""),
-        ("version", "version is not a whole number from 1 on", pl.col("version").fill_null(0) < 1),
-        ("event_type", "event_type is missing", pl.col("event_type").fill_null(empty) == ""),
-        ("timestamp", no_moment, pl.col("timestamp").is_null()),
-        ("payload", "payload is missing", pl.col("payload").is_null()),
-    ]
-    flags = good.select(rule.alias(str(place)) for place, (_, _, rule) in enumerate(rules))
-    faults = [
-        (path, reason, flags[str(place)].to_numpy())
-        for place, (path, reason, _) in enumerate(rules)
-        if flags[str(place)].any()
-    ]
+    faults: list[tuple[str, str, np.ndarray]] = []
+    for column, reason in (
+        ("aggregate_id", "aggregate_id is missing"),
+        ("version", "version is not a whole number from 1 on"),
+        ("event_type", "event_type is missing"),
+        ("timestamp", no_moment),
+        ("payload", "payload is missing"),
+    ):
+        values = good[column]
+        if column == "version":
+            wrong = values < 1
+        elif column in ("aggregate_id", "event_type"):
+            wrong = values.str.len_bytes() == 0
+        else:
+            wrong = values.is_null()
+        wrong = wrong.fill_null(True)
+        if wrong.any():
+            faults.append((column, reason, wrong.to_numpy()))
     if parse_json:
         for column, path in (("payload", "$"), ("metadata", "metadata")):
             wrong = not_objects(good[column]) & good[column].is_not_null().to_numpy()

@@ -43,8 +43,9 @@ def in_pieces(column: pl.Series, work: Callable[[pl.Series], T], size: int = PIE
 
 
 def _decode_piece(texts: pl.Series, dtype: pl.Struct) -> tuple[pl.Series, np.ndarray]:
-    bad = ~texts.str.contains(r"^\s*\{").fill_null(False).to_numpy()
+    bad = ~texts.str.starts_with("{").fill_null(False).to_numpy()
     if bad.any():
+        bad &= ~texts.str.contains(r"^\s*\{").fill_null(False).to_numpy()
         texts = texts.zip_with(pl.Series(~bad), pl.Series([None], dtype=pl.String).extend_constant(None, len(texts) - 1))
     structs: list[pl.Series] = []
     for start, piece, decoded in _halving(texts, dtype):

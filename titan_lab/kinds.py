@@ -326,10 +326,11 @@ def lists_together(lengths: np.ndarray, elements: pl.Series, nulls: pl.Series | 
     """Build a List column from each row's length and all elements in order, without copying them."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    mask = pa.array(nulls.to_numpy()) if nulls is not None and nulls.any() else None
+    # Arrow arrays come from polars here, since `pa.array` would import pandas to see whether it got a pandas object.
+    mask = pl.Series(nulls).to_arrow() if nulls is not None and nulls.any() else None
     values = elements.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    together = pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets), values, mask=mask))
-    return together.cast(pl.List(elements.dtype))  # type: ignore[union-attr,return-value]
+    together = pa.LargeListArray.from_arrays(pl.Series(offsets).to_arrow(), values, mask=mask)
+    return pl.Series(together, dtype=pl.List(elements.dtype))
 
 
 def _any_in_list(marks: np.ndarray, lengths: np.ndarray) -> np.ndarray:

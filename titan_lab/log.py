@@ -11,7 +11,7 @@ import polars as pl
 from titan_lab.backends.contract import Appended, Frontier, Reader
 from titan_lab.book import Book, no_such
 from titan_lab.errors import EventsError, ReadOnly
-from titan_lab.event import EVENTS, REJECTED, check, in_order, part_duplicates
+from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate
 from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
@@ -142,8 +142,8 @@ class EventLog:
         if not self.writable:
             raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
         good, rejected = check(pl.DataFrame(events), self.zone)
-        good, doubled = part_duplicates(in_order(good))
-        clashing = doubled.filter(~pl.col("reason").str.starts_with("the same event"))
+        found, doubled = part_duplicates(in_order(good))
+        clashing = doubled.filter(pl.col("reason") != SAME_TWICE)
         bad = pl.concat([rejected, clashing])
         if len(bad):
             first = bad.row(0, named=True)
@@ -152,7 +152,7 @@ class EventLog:
                 f" First: {first['reason']} at {first['path']} in {first['raw']}",
                 rejected=bad,
             )
-        added = self.reader.append(good)  # type: ignore[attr-defined]
+        added = self.reader.append(found.events)  # type: ignore[attr-defined]
         self.__dict__.pop("_rejected", None)
         return added
 
@@ -198,9 +198,10 @@ class EventLog:
             fine, bad = check(raw, self.zone, parse_json)
             good.append(fine)
             rejected.append(bad)
-        events = in_order(pl.concat(good))
-        if parse_json:  # a fold looks for duplicates itself
-            events, doubled = part_duplicates(events)
+        events = pl.concat(good)
+        if parse_json:  # a fold puts them in order and looks for duplicates itself
+            found, doubled = part_duplicates(in_order(events))
+            events = found.events
             rejected.append(doubled)
         if request:
             events = events.filter(request.predicate())

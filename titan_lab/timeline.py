@@ -83,9 +83,9 @@ class Timeline:
         self._counted: dict[str, np.ndarray] = {}
         self._last = np.zeros(len(typed), dtype=bool)
         self._last[typed.ends - 1] = True
-        self.tracks: dict[str, Track] = {
-            name: reducer.track(typed, self._shared) for name, reducer in aggregate.reducers.items()
-        }
+        reducers = aggregate.reducers
+        tracks = _each(lambda reducer: reducer.track(typed, self._shared), list(reducers.values()), len(typed))
+        self.tracks: dict[str, Track] = dict(zip(reducers, tracks, strict=True))
 
     # ------------------------------------------------------------------ looking
 
@@ -320,11 +320,7 @@ class Timeline:
                 work[name] = lambda: self._valid_to(rows, counted)
             elif name not in work:
                 work[name] = lambda track=self.tracks[name]: track.at(rows, owners)  # type: ignore[misc]
-        if len(rows) < MANY:
-            done = [make() for make in work.values()]
-        else:
-            with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
-                done = list(pool.map(lambda make: make(), work.values()))
+        done = _each(lambda make: make(), list(work.values()), len(rows))
         return pl.DataFrame([column.alias(name) for name, column in zip(work, done, strict=True)])
 
     def _wanted(self, columns: str | Iterable[str] | None) -> list[str]:
@@ -343,7 +339,6 @@ class Timeline:
     def _prefixes(self, stamps: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
         """Find each aggregate's last row whose stamp is within the bound; stamps never step back in an aggregate."""
         size = len(stamps)
-        pieces = [(i * size // PIECES, (i + 1) * size // PIECES) for i in range(PIECES)] if size >= MANY else [(0, size)]
 
         def last_rows(piece: tuple[int, int]) -> np.ndarray:
             start, stop = piece
@@ -355,7 +350,7 @@ class Timeline:
             within &= ~followed
             return np.flatnonzero(within) + start
 
-        rows = np.concatenate(_each(last_rows, pieces))
+        rows = np.concatenate(_each(last_rows, _pieces(size), size))
         return rows, self.owners[rows]
 
     def _counts(self, counts: np.ndarray, aggregates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -382,10 +377,8 @@ class Timeline:
             high = np.where(known, ends[owners], 0)
             return rows_at(counted, low, high, when[piece[0] : piece[1]]), owners
 
-        size = len(when)
-        pieces = [(i * size // PIECES, (i + 1) * size // PIECES) for i in range(PIECES)] if size >= MANY else [(0, size)]
         self._index  # noqa: B018  built before the threads ask for it
-        found = _each(look, pieces)
+        found = _each(look, _pieces(len(when)), len(when))
         return np.concatenate([rows for rows, _ in found]), np.concatenate([owners for _, owners in found])
 
     def _groups(self, by: str | None, rows: np.ndarray, owners: np.ndarray) -> tuple[pl.Series, np.ndarray]:
@@ -429,9 +422,14 @@ def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Serie
     return column if nulls is None or not nulls.any() else column.set(pl.Series(nulls), None)
 
 
-def _each(work: Callable[[Any], Any], pieces: list) -> list:
-    if len(pieces) == 1:
-        return [work(pieces[0])]
+def _pieces(size: int) -> list[tuple[int, int]]:
+    return [(i * size // PIECES, (i + 1) * size // PIECES) for i in range(PIECES)] if size >= MANY else [(0, size)]
+
+
+def _each(work: Callable[[Any], Any], pieces: list, size: int) -> list:
+    """Do the work on every piece, in threads where there are many rows."""
+    if size < MANY:
+        return [work(piece) for piece in pieces]
     with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
         return list(pool.map(work, pieces))
 

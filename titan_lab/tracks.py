@@ -15,8 +15,10 @@ Reducers over the same events share one `seen`, and values are gathered for the 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,16 +41,18 @@ class Shared:
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
         self._seen: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._counting: defaultdict[bytes, Lock] = defaultdict(Lock)  # tracks are made in threads
 
     def seen(self, rows: np.ndarray, signature: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Count, for every row, how many of `rows` came up to it; and for every aggregate, before it."""
-        if signature not in self._seen:
-            marks = np.zeros(len(self.typed), dtype=bool)
-            marks[rows] = True
-            seen = np.cumsum(marks, dtype=np.uint32)
-            base = seen[self.typed.starts] - marks[self.typed.starts]
-            self._seen[signature] = seen, base
-        return self._seen[signature]
+        with self._counting[signature]:
+            if signature not in self._seen:
+                marks = np.zeros(len(self.typed), dtype=bool)
+                marks[rows] = True
+                seen = np.cumsum(marks, dtype=np.uint32)
+                base = seen[self.typed.starts] - marks[self.typed.starts]
+                self._seen[signature] = seen, base
+            return self._seen[signature]
 
 
 class Track:
@@ -241,7 +245,7 @@ def from_units(units: np.ndarray, dtype: pl.DataType) -> pl.Series:
     halves[:, 0] = units
     halves[:, 1] = units >> 63
     array = pa.Array.from_buffers(pa.decimal128(38, dtype.scale), len(units), [None, pa.py_buffer(halves)])
-    return pl.from_arrow(array)  # type: ignore[return-value]
+    return pl.Series(array)
 
 
 def to_units(amounts: pl.Series) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from titan_lab.errors import SchemaTooNew
-from titan_lab.event import NO_OBJECT, REJECTED, Event, parse_object, part_duplicates, reject
+from titan_lab.event import NO_OBJECT, REJECTED, Event, InOrder, in_order, parse_object, part_duplicates, reject
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit, Nested
 from titan_lab.payload import EventType
@@ -113,12 +113,13 @@ def typed(
     chain: Chain,
     newer: WhenNewer = "raise",
 ) -> tuple[Typed, pl.DataFrame]:
-    """Decode a frame of EVENTS that is in order, and give the typed columns beside the rejected rows.
+    """Decode EVENTS, in whatever order they come, and give the typed columns beside the rejected rows.
 
     Types nobody declared stay in, with no fields. newer="reject" sets payloads aside whose schema_version is
     newer than the code; "raise" raises SchemaTooNew for the first of them.
     """
-    events, rejected = part_duplicates(events)
+    found, rejected = part_duplicates(in_order(events))
+    events = found.events
     types = events["event_type"].unique().sort()
     kind = events["event_type"].cast(pl.Enum(types)).to_physical().to_numpy() if len(types) else np.zeros(0, np.uint8)
     faults = _Faults(events)
@@ -143,7 +144,7 @@ def typed(
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
             parts.append(Part(name, same[fields.good], fields.frame))
-    columns = _assemble(events, kind, types.to_list(), parts)
+    columns = _assemble(found, kind, types.to_list(), parts)
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
     return columns, pl.concat([rejected, faults.rejected()])
@@ -257,14 +258,10 @@ def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
     return versions
 
 
-def _assemble(events: pl.DataFrame, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
-    ids = events["aggregate_id"]
-    first = np.ones(len(ids), dtype=bool)
-    if len(ids):
-        first[1:] = (ids.slice(1) != ids.slice(0, len(ids) - 1)).to_numpy()
-    starts = np.flatnonzero(first)
+def _assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+    events, starts = found.events, np.flatnonzero(found.first)
     return Typed(
-        ids=ids.gather(starts),
+        ids=events["aggregate_id"].gather(starts),
         starts=starts,
         version=events["version"].to_numpy(),
         timestamp=events["timestamp"].to_physical().to_numpy(),

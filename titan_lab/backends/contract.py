@@ -51,7 +51,7 @@ class Reader(Protocol):
         """Give the rows of a scope as they are stored, in frames of about `size` rows.
 
         Each frame has the columns of EVENTS, as text where the store has no better type, and `place`, which
-        says where a row stands. Rows may come in any order and may be bad; none may be left out that a later
+        says where a row stands, where its key alone does not. Rows may come in any order and may be bad; none may be left out that a later
         check could reject, so a bad timestamp or type passes every filter.
         One call sees one consistent state of the store.
         """

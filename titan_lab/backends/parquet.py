@@ -56,7 +56,8 @@ class ParquetStore:
                 frame = rows.collect()
             except (pl.exceptions.PolarsError, OSError) as error:
                 raise OpenError(f"{file} cannot be read as Parquet: {error}") from error
-            frame = frame.with_columns(place=pl.format("{} row {}", pl.lit(file.name), "place"))
+            name = pl.lit(file.name, pl.Enum([file.name]))
+            frame = frame.with_columns(place=pl.struct(name.alias("file"), pl.col("place").alias("row")))
             yield from frame.iter_slices(size) if len(frame) > size else [frame]
 
     def frontier(self) -> Frontier:

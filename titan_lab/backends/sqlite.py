@@ -178,8 +178,7 @@ def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
     columns = dict(zip(EVENTS, zip(*rows, strict=True), strict=True))
-    frame = pl.DataFrame([_series(name, values) for name, values in columns.items()])
-    return frame.with_columns(place=pl.format("{} version {}", "aggregate_id", pl.col("version").cast(pl.String)))
+    return pl.DataFrame([_series(name, values) for name, values in columns.items()])
 
 
 def _series(name: str, values: tuple[Any, ...]) -> pl.Series:

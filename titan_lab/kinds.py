@@ -53,6 +53,9 @@ class Kind:
     wire: pl.DataType = pl.String()  # of the column that the JSON decoder makes
     expected: str
 
+    def __repr__(self) -> str:
+        return type(self).__name__  # no address: a fingerprint is made of it
+
     def read(self, value: Any, path: str) -> Any:
         """Read one JSON value, or raise Misfit."""
         raise NotImplementedError

@@ -17,6 +17,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any
 
 import polars as pl
@@ -25,6 +26,13 @@ from titan_lab.errors import DeclarationError, SchemaTooNew
 from titan_lab.payload import EventType
 
 Payload = dict[str, Any]
+
+
+def _told(code: object) -> str:
+    """Write a code object down, the same in every process: an inner function's repr holds its address."""
+    if isinstance(code, CodeType):
+        return f"{code.co_code!r}{code.co_names!r}({', '.join(_told(const) for const in code.co_consts)})"
+    return repr(sorted(code, key=repr)) if isinstance(code, frozenset) else repr(code)
 
 
 class Upcast:
@@ -61,8 +69,7 @@ class Upcast:
     def fingerprint(self) -> str:
         """Hash what the step does, so that a changed step means a refold."""
         source = inspect.getsource(self.function) if self.function.__module__ != "__main__" else ""
-        code = self.function.__code__
-        return hashlib.sha256(f"{self!r}{source}{code.co_code!r}{code.co_consts!r}".encode()).hexdigest()
+        return hashlib.sha256(f"{self!r}{source}{_told(self.function.__code__)}".encode()).hexdigest()
 
     def _prove(self, before: Payload, after: Payload) -> None:
         if self.versions is not None and self.versions[1] != self.versions[0] + 1:

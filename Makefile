@@ -30,7 +30,7 @@ lint: $(VENV)/.lint.stamp ## ruff, mypy, and the one-way imports
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.bench.stamp ## measure the promises beside their peers, one JSON line each (ARGS="--events 10000000")
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lab: $(VENV)/.lab.stamp $(SAMPLES) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto $(ARGS)

@@ -1,11 +1,11 @@
 """Generate the events every benchmark reads: believable order lives, the same bytes for the same arguments.
 
 A life goes created, (modified), paid, shipped, delivered; some are cancelled before or after shipping, some
-come back as returns, refunds and corrections. Payloads are JSON text as an application would have written it:
-an older `OrderCreated` (no schema_version or 1) has items without a quantity, some totals are missing, and
-some metadata is absent. Amounts have two decimals. Some neighbouring events share a timestamp. No event is
-earlier than the one before it in its order, so that a peer's plain `timestamp <= T` asks the same question
-as our default cut and results can be compared.
+come back as returns, refunds and corrections. Payloads are JSON text as an application would have written
+it: an older `OrderCreated` (no schema_version or 1) has items without a quantity, some totals are missing,
+and some metadata is absent. Amounts have two decimals. Some neighbouring events share a timestamp. No event
+is earlier than the one before it in its order, so that a peer's plain `timestamp <= T` asks the same
+question as our default cut and results can be compared.
 """
 
 from __future__ import annotations

@@ -8,27 +8,22 @@ engines take turns (A B C A B C ...), so that a slow moment of the machine falls
 from __future__ import annotations
 
 import argparse
-import functools
 import gc
 import json
-import os
-import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from benchmarks.data import CACHE
+from benchmarks.machine import forget_peak, machine, memory
 
 OURS = "titan_lab"
 THREADS = 2  # every engine gets the same: `python -m benchmarks` also pins the processes to two cores
-PACKAGES = ("titan-lab", "polars", "numpy", "pyarrow", "duckdb", "pandas", "eventsourcing")
 
 
 class Disagreement(AssertionError):
@@ -65,19 +60,22 @@ def compare(
     *,
     events: int,
     orders: int,
+    promise: float | None = None,
     same: Callable[[Any, Any], str | None] | None = None,
 ) -> list[dict]:
     """Check that all engines agree with the first, time them in turns, and report one line for each.
 
-    `same` says how two plain answers differ, or None. Raises Disagreement before any time is taken.
+    `same` says how two plain answers differ, or None; `promise` is how many seconds ours may take.
+    Raises Disagreement before any time is taken.
     """
     same = same or difference
     peaks = []
     expected: Any = None
     for place, engine in enumerate(engines):
         forget_peak()
+        before = memory("VmRSS")
         answer = engine.answer()
-        peaks.append(peak_rss())
+        peaks.append((memory("VmHWM"), before))
         plain = engine.plain(answer)
         del answer
         if place == 0:
@@ -94,7 +92,7 @@ def compare(
 
     ours = statistics.median(seconds[0])
     lines = []
-    for engine, taken, peak in zip(engines, seconds, peaks, strict=True):
+    for place, (engine, taken, (peak, before)) in enumerate(zip(engines, seconds, peaks, strict=True)):
         middle = statistics.median(taken)
         line = {
             "bench": bench,
@@ -108,7 +106,9 @@ def compare(
             "runs": len(taken),
             "ratio_to_ours": digits(middle / ours),
             "equal": True,
+            "promise": promise if place == 0 else None,
             "peak_rss_mb": peak,
+            "extra_rss_mb": peak - before,
             "machine": machine(),
         }
         options.report(line)
@@ -149,64 +149,17 @@ def differs(x: Any, y: Any) -> bool:
     return x != y
 
 
+def promised(options: Options, seconds: float) -> float | None:
+    """Return the promise where it applies: the promises are about ten million events."""
+    return seconds if options.events == 10_000_000 else None
+
+
 def digits(number: float) -> float:
     """Round to four significant digits: more would only pretend."""
     return float(f"{number:.4g}")
 
 
-# --- the machine -----------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def machine() -> dict[str, Any]:
-    """Describe what a time was measured on."""
-    return {
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "ram_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "threads": pl.thread_pool_size(),
-        **{name: found for name in PACKAGES if (found := installed(name))},
-    }
-
-
-def cpu_name() -> str:
-    """Name the processor; where the system hides the name, its family and model tell it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = facts.get("model name", platform.machine())
-    return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name
-
-
-def installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def forget_peak() -> None:
-    """Start a new peak of resident memory, where the system can (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
-
-
-def peak_rss() -> int:
-    """Return the largest resident memory in MB since `forget_peak` (elsewhere than on Linux: since the start)."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) // 1024
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024**2
-
-
-# --- one script --------------------------------------------------------------------------------------------------
+# --- one script -----------------------------------------------------------------------------------
 
 
 def script(measure: Callable[[Options], Iterable[dict]], arguments: Sequence[str] | None = None) -> None:

@@ -1,13 +1,13 @@
 """The peers' side: typed columns decoded by hand, and the state at an instant in polars and in DuckDB.
 
-Nothing here uses titan_lab, so that equal results mean something. Both peers are written as somebody would who
-knows the tool and cares: one pass, each in its fastest form we found.
+Nothing here uses titan_lab, so that equal results mean something. Both peers are written as somebody would
+who knows the tool and cares: one pass, each in its fastest form we found.
 
-- polars: `decode` parses every payload once, into typed columns that are null where an event says nothing. The state
-  is then the last value that is not null, per order. Grouping by a running integer is three times faster than
-  by the id's text, so it gets that integer (`order`) as part of its input.
-- DuckDB: `from_json` once per payload, `arg_max(column, version)` (which passes over nulls) per order, UUIDs in
-  its UUID type, amounts as DECIMAL(18,2) (a 64-bit integer inside), results fetched as Arrow.
+- polars: `decode` parses every payload once, into typed columns that are null where an event says nothing.
+  The state is then the last value that is not null, per order. Grouping by a running integer is three times
+  faster than by the id's text, so it gets that integer (`order`) as part of its input.
+- DuckDB: `from_json` once per payload, `arg_max(column, version)` (which passes over nulls) per order,
+  UUIDs in its UUID type, amounts as DECIMAL(18,2) (a 64-bit integer inside), results fetched as Arrow.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def plain(frame: pl.DataFrame, columns: list[str], sort: list[str] | str = "aggr
     return told.sort(sort)
 
 
-# --- polars ------------------------------------------------------------------------------------------------------
+# --- polars ---------------------------------------------------------------------------------------
 
 
 def decode(events: pl.LazyFrame) -> pl.DataFrame:
@@ -164,7 +164,7 @@ def polars_interval_state(states: pl.LazyFrame, when: datetime, columns: list[st
     return wanted.collect()
 
 
-# --- DuckDB ------------------------------------------------------------------------------------------------------
+# --- DuckDB ---------------------------------------------------------------------------------------
 
 JSON_SHAPE = """{"user_id":"VARCHAR","items":[{"product_id":"VARCHAR","quantity":"BIGINT","price":"DECIMAL(18,2)"}],
  "total":"DECIMAL(18,2)","amount":"DECIMAL(18,2)","corrected_amount":"DECIMAL(18,2)","tracking":"VARCHAR",

@@ -1,12 +1,12 @@
 """Promise: a point-in-time join of 1 M labels with the states of 10 M events in at most 0.15 s.
 
-Each label is an order's id and a moment; the answer is that order's status and total as of the moment, null where it
-did not exist, one row per label. Some labels fall on an event's very microsecond, some on ids nobody has.
-Ours takes the labels as they come: ids as text, in no order, and gives them back in their order.
-Included: from the call to the joined frame. Excluded, in the peers' favour: carrying states forward, leaving out all but
-the last of the states of one microsecond (an ASOF join may take any of them), loading, sorting both sides by time
-where the engine wants that, writing ids as UUIDs (DuckDB) or as integers (pandas and polars, where it says so), and
-bringing the rows back into the labels' order.
+Each label is an order's id and a moment; the answer is that order's status and total as of the moment, null
+where it did not exist, one row per label. Some labels fall on an event's very microsecond, some on ids
+nobody has. Ours takes the labels as they come: ids as text, in no order, and gives them back in their
+order. Included: from the call to the joined frame. Excluded, in the peers' favour: carrying states forward,
+leaving out all but the last of the states of one microsecond (an ASOF join may take any of them), loading,
+sorting both sides by time where the engine wants that, writing ids as UUIDs (DuckDB) or as integers (pandas
+and polars, where it says so), and bringing the rows back into the labels' order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import polars as pl
 
 from benchmarks import at, peers
 from benchmarks.data import DAY, SEED, SPAN, START, events_file, order_ids
-from benchmarks.harness import OURS, Engine, Options, compare, script
+from benchmarks.harness import OURS, Engine, Options, compare, promised, script
 
 BENCH = "pit_join"
 COLUMNS = ["status", "total"]
@@ -45,7 +45,13 @@ def measure(options: Options) -> Iterator[dict]:
         pandas_engine(keyed, states),
     ]
     yield from compare(
-        BENCH, f"{len(spine):,} labels", engines, options, events=options.events, orders=len(book)
+        BENCH,
+        f"{len(spine):,} labels",
+        engines,
+        options,
+        events=options.events,
+        orders=len(book),
+        promise=promised(options, 0.150),
     )
 
 

@@ -49,34 +49,41 @@ def spine_frame(spine: Any, on: str, by: str) -> pl.DataFrame:
 
 
 class IdIndex:
-    """Find the number of each aggregate id; built once for a timeline."""
+    """Find the number of each aggregate id: a hash table with open slots, built once for a timeline."""
 
     def __init__(self, ids: pl.Series) -> None:
         self.ids = ids
-        hashes = ids.hash().to_numpy()
-        self.order = np.argsort(hashes).astype(np.int32)
-        self.hashes = hashes[self.order]
-        # One bucket per id on average: the leading bits of the hash say where to look.
-        bits = max(len(ids), 1).bit_length()
-        self.shift = BITS - np.uint64(bits)
-        edges = np.arange(2**bits + 1, dtype=np.uint64)
-        self.bucket = np.searchsorted(self.hashes >> self.shift, edges).astype(np.int32)
+        self.hashes = ids.hash().to_numpy()
+        bits = (4 * len(ids)).bit_length()  # at most every second slot is taken, so most ids lie where they belong
+        self.shift = np.uint64(64 - bits) if bits else np.uint64(63)
+        self.mask = (1 << bits) - 1
+        self.slots = np.full(1 << bits, -1, dtype=np.int32)
+        numbers = np.arange(len(ids), dtype=np.int32)
+        slot = self._home(self.hashes)
+        while len(numbers):
+            free = self.slots[slot] < 0
+            self.slots[slot[free]] = numbers[free]
+            homeless = self.slots[slot] != numbers
+            numbers, slot = numbers[homeless], (slot[homeless] + 1) & self.mask
 
     def find(self, wanted: pl.Series) -> np.ndarray:
         """Give each id's number, -1 for an id nobody has and for null."""
         hashes = wanted.hash().to_numpy()
-        home = (hashes >> self.shift).astype(np.int64)
-        place, stop = self.bucket[home], self.bucket[home + 1]
-        found = np.full(len(hashes), -1, dtype=np.int32)
-        looking = np.flatnonzero(place < stop)
-        place, stop, hashes = place[looking], stop[looking], hashes[looking]
-        while len(looking):
-            hit = self.hashes[place] == hashes
-            found[looking[hit]] = self.order[place[hit]]
-            place = place + np.int32(1)
-            on = ~hit & (place < stop)
-            looking, place, stop, hashes = looking[on], place[on], stop[on], hashes[on]
+        slot = self._home(hashes)
+        found = self.slots[slot]
+        if not len(self.ids):
+            return found
+        missed = np.flatnonzero((self.hashes[found] != hashes) & (found >= 0))
+        while len(missed):
+            slot = (slot if len(slot) == len(missed) else slot[missed]) + 1 & self.mask
+            number = self.slots[slot]
+            found[missed] = number
+            again = (number >= 0) & (self.hashes[number] != hashes[missed])
+            missed, slot = missed[again], slot[again]
         return self._proven(wanted, found)
+
+    def _home(self, hashes: np.ndarray) -> np.ndarray:
+        return (hashes >> self.shift).astype(np.int64)
 
     def _proven(self, wanted: pl.Series, found: np.ndarray) -> np.ndarray:
         # Two ids can share a hash; only the text itself is proof.
@@ -94,18 +101,19 @@ class IdIndex:
 def rows_at(stamps: np.ndarray, low: np.ndarray, high: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """Give, for each label, the last row in [low, high) whose stamp is at or before its moment; -1 for none.
 
-    stamps rise within each aggregate. Halves all ranges together; a range that is found out leaves the round.
+    stamps rise within each aggregate. All ranges are halved together; once the short lives are found out, the
+    long ones go on alone.
     """
-    first = low.copy()
-    low, high = low.copy(), high.copy()
-    active = np.arange(len(low))
-    while len(active):
-        span = low[active] < high[active]
-        if not span.all():
-            active = active[span]
-            continue
-        middle = (low[active] + high[active]) >> 1
-        within = stamps[middle] <= moments[active]
-        low[active] = np.where(within, middle + 1, low[active])
-        high[active] = np.where(within, high[active], middle)
-    return np.where(low > first, low - 1, -1)
+    first, found = low, low.copy()
+    active: np.ndarray | slice = slice(None)
+    while True:
+        open_ = low < high
+        if not open_.all():
+            found[active] = low
+            active = np.flatnonzero(open_) if isinstance(active, slice) else active[open_]
+            low, high, moments = low[open_], high[open_], moments[open_]
+            if not len(low):
+                return np.where(found > first, found - 1, -1)
+        middle = (low + high) >> 1
+        within = stamps[middle] <= moments
+        low, high = np.where(within, middle + 1, low), np.where(within, high, middle)

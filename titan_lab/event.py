@@ -12,7 +12,7 @@ import polars as pl
 
 from titan_lab.clock import instant, zone_of
 from titan_lab.errors import EventsError, InstantError
-from titan_lab.jsontext import in_pieces, not_objects
+from titan_lab.jsontext import in_pieces, joined, not_objects
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 
@@ -189,7 +189,7 @@ def _keys(events: pl.DataFrame) -> InOrder | None:
     first = np.ones(len(ids), dtype=bool)
     pairs = pl.Series(np.arange(1, len(ids)))
     changes = in_pieces(pairs, lambda part: _differs(ids, part[0], len(part)), size=len(ids) // 8 + 1)
-    first[1:] = np.concatenate([np.zeros(0, dtype=bool), *changes])
+    first[1:] = joined(changes, bool)
     again = np.zeros(len(ids), dtype=bool)
     np.equal(versions[1:], versions[:-1], out=again[1:])
     again &= ~first

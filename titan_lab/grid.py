@@ -33,17 +33,23 @@ def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | 
 
 
 def occupancy(
-    enter: np.ndarray, leave: np.ndarray, group: np.ndarray, groups: int, cells: int, weights: np.ndarray | None = None
+    cells: tuple[np.ndarray, np.ndarray] | None,
+    group: np.ndarray,
+    groups: int,
+    width: int,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Count (or add up the int64 weights of) what lies in each of groups x cells.
+    """Count (or add up the int64 weights of) what lies in each of width cells, by group: width x groups numbers.
 
-    Each thing is in cells [enter, leave). Sums are exact.
+    Each thing is in cells [enter, leave), and only in cell 0 when `cells` is None. Sums are exact.
     """
-    wide = cells + 1
-    at, after = group * wide + enter, group * wide + leave
-    size = groups * wide
-    come, gone = exact_sums(at, weights, size), exact_sums(after, weights, size)
-    return np.cumsum((come - gone).reshape(groups, wide), axis=1)[:, :cells]
+    if cells is None:
+        return exact_sums(group, weights, groups)
+    enter, leave = cells
+    size = groups * (width + 1)
+    come = exact_sums(enter * groups + group, weights, size)
+    gone = exact_sums(leave * groups + group, weights, size)
+    return np.cumsum((come - gone).reshape(width + 1, groups), axis=0)[:width].reshape(-1)
 
 
 def exact_sums(keys: np.ndarray, weights: np.ndarray | None, size: int) -> np.ndarray:

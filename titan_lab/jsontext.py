@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-PIECE = 16_384  # rows decoded at a time: small enough to stay in the processor's cache, 4x faster than all at once
+BITE = 16_384  # texts decoded at a time: they stay in the processor's cache, 4x faster than all at once
+PIECE = 8 * BITE  # rows a thread works on at a time: enough to make the cost of each call small
 OBJECT = pl.Struct({"": pl.Boolean})  # accepts any JSON object and keeps nothing of it
 
 T = TypeVar("T")
@@ -22,15 +23,20 @@ def decode(texts: pl.Series, dtype: pl.Struct) -> tuple[pl.Series, np.ndarray]:
     JSON object or does not fit the dtype (the struct is null there). Fields the dtype lacks are passed over,
     absent fields are null.
     """
-    pieces = in_pieces(texts, lambda piece: _decode_piece(piece, dtype))
-    if not pieces:
+    if not len(texts):
         return pl.Series(texts.name, [], dtype), np.zeros(0, dtype=bool)
-    return pl.concat([structs for structs, _ in pieces]), np.concatenate([bad for _, bad in pieces])
+    bites = [_decode_bite(texts.slice(start, BITE), dtype) for start in range(0, len(texts), BITE)]
+    return pl.concat([structs for structs, _ in bites], rechunk=True), np.concatenate([bad for _, bad in bites])
 
 
 def not_objects(texts: pl.Series) -> np.ndarray:
     """Tell which texts are not one JSON object; a null is not one either."""
-    return decode(texts, OBJECT)[1]
+    return joined(in_pieces(texts, lambda piece: decode(piece, OBJECT)[1]), bool)
+
+
+def joined(pieces: list[np.ndarray], dtype: type) -> np.ndarray:
+    """Put the pieces' arrays together again; of no pieces an empty one."""
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=dtype)
 
 
 def in_pieces(column: pl.Series, work: Callable[[pl.Series], T], size: int = PIECE) -> list[T]:
@@ -42,7 +48,7 @@ def in_pieces(column: pl.Series, work: Callable[[pl.Series], T], size: int = PIE
         return list(pool.map(work, slices))
 
 
-def _decode_piece(texts: pl.Series, dtype: pl.Struct) -> tuple[pl.Series, np.ndarray]:
+def _decode_bite(texts: pl.Series, dtype: pl.Struct) -> tuple[pl.Series, np.ndarray]:
     bad = ~texts.str.starts_with("{").fill_null(False).to_numpy()
     if bad.any():
         bad &= ~texts.str.contains(r"^\s*\{").fill_null(False).to_numpy()

@@ -17,7 +17,8 @@ from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
 from titan_lab.typed import WhenNewer, typed
 
-BATCH = 100_000
+BATCH = 100_000  # events that `batches` gives at a time
+CHECKED = 1_000_000  # rows that are checked at a time
 
 
 class EventLog:
@@ -194,7 +195,7 @@ class EventLog:
     def _checked(self, request: Scope, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Read a scope and part good events, in order, from rejected rows."""
         good, rejected = [EVENTS.to_frame()], [REJECTED.to_frame()]
-        for raw in self.reader.frames(request, BATCH):
+        for raw in self.reader.frames(request, CHECKED):
             fine, bad = check(raw, self.zone, parse_json)
             good.append(fine)
             rejected.append(bad)

@@ -40,7 +40,7 @@ from titan_lab.typed import Typed
 
 MANY = 200_000  # rows from which on working in threads pays
 PIECES = 8
-FEW = 4  # grid points up to which a look at each beats one pass over all transitions
+LABELS = 32_768  # labels looked up at a time: what they touch stays in the processor's cache
 NEVER = -(2**63)  # a moment before all others
 
 
@@ -81,8 +81,8 @@ class Timeline:
         self._read_events = read_events
         self._shared = Shared(typed)
         self._counted: dict[str, np.ndarray] = {}
-        self._last = np.zeros(len(typed), dtype=bool)
-        self._last[typed.ends - 1] = True
+        self._followed = np.ones(len(typed), dtype=bool)  # by another event of the same aggregate
+        self._followed[typed.ends - 1] = False
         reducers = aggregate.reducers
         tracks = _each(lambda reducer: reducer.track(typed, self._shared), list(reducers.values()), len(typed))
         self.tracks: dict[str, Track] = dict(zip(reducers, tracks, strict=True))
@@ -140,7 +140,7 @@ class Timeline:
             if since is not None:
                 start = micros(since, self.zone)
                 ended = np.append(counted[1:], 0)
-                keep &= self._last | (ended > start) | (counted >= start)
+                keep &= ~self._followed | (ended > start) | (counted >= start)
             rows = rows[keep]
         return self.frame(rows, self.owners[rows], self._wanted(columns), counted)
 
@@ -212,23 +212,20 @@ class Timeline:
             step, from_micros(start) if since is None else since, from_micros(end) if until is None else until, zone
         )
         stamps, counted = grid.to_physical().to_numpy(), self.counted("prefix")
-        if len(grid) <= FEW:
-            looks = [self._prefixes(counted, stamp) for stamp in stamps]
-            rows, owners = (np.concatenate([look[side] for look in looks]) for side in (0, 1))
-            enter = np.repeat(np.arange(len(looks)), [len(look[0]) for look in looks])
-            leave = enter + 1
+        cells = None
+        if len(grid) == 1:
+            rows, owners = self._prefixes(counted, stamps[0])
         else:
             enter = np.searchsorted(stamps, counted, side="left")
             leave = np.append(enter[1:], 0)
-            leave[self._last] = len(grid)
+            leave[~self._followed] = len(grid)
             rows = np.flatnonzero(enter < leave)
-            enter, leave, owners = enter[rows], leave[rows], self.owners[rows]
-        groups, codes = self._groups(by, rows, owners)
-        shape = (codes, len(groups), len(grid))
-        columns = {"count": pl.Series(grids.occupancy(enter, leave, *shape).T.reshape(-1))}
+            cells, owners = (enter[rows], leave[rows]), self.owners[rows]
+        groups, group = self._groups(by, rows, owners)
+        columns = {"count": pl.Series(grids.occupancy(cells, group, len(groups), len(grid)))}
         if measure is not None:
             track = self.tracks[names[-1]]
-            sums = grids.occupancy(enter, leave, *shape, weights=track.units(rows, owners)).T.reshape(-1)
+            sums = grids.occupancy(cells, group, len(groups), len(grid), track.units(rows, owners))
             columns[measure] = from_units(sums, track.dtype)
         keys = {"instant": grid.gather(np.repeat(np.arange(len(grid)), len(groups)))}
         if by is not None:
@@ -333,8 +330,8 @@ class Timeline:
         return self.typed.ids if everyone_once else self.typed.ids.gather(owners)
 
     def _valid_to(self, rows: np.ndarray, counted: np.ndarray) -> pl.Series:
-        last = self._last[rows]
-        return as_instants(counted[np.where(last, rows, rows + 1)], nulls=last)
+        followed = self._followed[rows]
+        return as_instants(counted[rows + followed], nulls=~followed)
 
     def _prefixes(self, stamps: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
         """Find each aggregate's last row whose stamp is within the bound; stamps never step back in an aggregate."""
@@ -343,12 +340,10 @@ class Timeline:
         def last_rows(piece: tuple[int, int]) -> np.ndarray:
             start, stop = piece
             within = stamps[start:stop] <= bound
-            followed = np.empty(stop - start, dtype=bool)
-            followed[:-1] = within[1:]
-            followed[-1:] = stamps[stop : stop + 1] <= bound if stop < size else False
-            followed &= ~self._last[start:stop]
-            within &= ~followed
-            return np.flatnonzero(within) + start
+            followed = self._followed[start:stop].copy()
+            followed[:-1] &= within[1:]
+            followed[-1:] &= stamps[stop : stop + 1] <= bound if stop < size else False
+            return np.flatnonzero(within > followed) + start
 
         rows = np.concatenate(_each(last_rows, _pieces(size), size))
         return rows, self.owners[rows]
@@ -378,7 +373,7 @@ class Timeline:
             return rows_at(counted, low, high, when[piece[0] : piece[1]]), owners
 
         self._index  # noqa: B018  built before the threads ask for it
-        found = _each(look, _pieces(len(when)), len(when))
+        found = _each(look, _pieces(len(when), max(len(when) // LABELS, 1)), len(when))
         return np.concatenate([rows for rows, _ in found]), np.concatenate([owners for _, owners in found])
 
     def _groups(self, by: str | None, rows: np.ndarray, owners: np.ndarray) -> tuple[pl.Series, np.ndarray]:
@@ -388,9 +383,10 @@ class Timeline:
         track = self.tracks[by]
         if isinstance(track, States):
             codes = track.codes(rows, owners)
-            used = np.flatnonzero(np.bincount(codes, minlength=1))
-            names = pl.Series(used.astype(np.uint8)).cat.to(track.dtype, strict=False)
-            return names, np.searchsorted(used, codes)
+            used = np.flatnonzero(np.bincount(codes, minlength=256))
+            place = np.zeros(256, dtype=np.intp)
+            place[used] = np.arange(len(used))
+            return pl.Series(used.astype(np.uint8)).cat.to(track.dtype, strict=False), place[codes]
         values = track.at(rows, owners)
         groups = values.unique().sort(nulls_last=True)
         numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
@@ -422,8 +418,8 @@ def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Serie
     return column if nulls is None or not nulls.any() else column.set(pl.Series(nulls), None)
 
 
-def _pieces(size: int) -> list[tuple[int, int]]:
-    return [(i * size // PIECES, (i + 1) * size // PIECES) for i in range(PIECES)] if size >= MANY else [(0, size)]
+def _pieces(size: int, number: int = PIECES) -> list[tuple[int, int]]:
+    return [(i * size // number, (i + 1) * size // number) for i in range(number)] if size >= MANY else [(0, size)]
 
 
 def _each(work: Callable[[Any], Any], pieces: list, size: int) -> list:

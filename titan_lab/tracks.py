@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,15 +35,23 @@ if TYPE_CHECKING:
 CALM = 2**62  # a running sum beyond this many units could leave 64 bits
 
 
+class Seen(NamedTuple):
+    """Running counts of some rows: up to every row, before every aggregate, and whether each begins with one."""
+
+    upto: np.ndarray
+    base: np.ndarray
+    from_start: bool
+
+
 class Shared:
     """What the tracks of one history share: counts of seen events by the rows that were counted."""
 
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
-        self._seen: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._seen: dict[bytes, Seen] = {}
         self._counting: defaultdict[bytes, Lock] = defaultdict(Lock)  # tracks are made in threads
 
-    def seen(self, rows: np.ndarray, signature: bytes) -> tuple[np.ndarray, np.ndarray]:
+    def seen(self, rows: np.ndarray, signature: bytes) -> Seen:
         """Count, for every row, how many of `rows` came up to it; and for every aggregate, before it."""
         with self._counting[signature]:
             if signature not in self._seen:
@@ -51,15 +59,14 @@ class Shared:
                 marks[rows] = True
                 seen = np.cumsum(marks, dtype=np.uint32)
                 base = seen[self.typed.starts] - marks[self.typed.starts]
-                self._seen[signature] = seen, base
+                self._seen[signature] = Seen(seen, base, bool(marks[self.typed.starts].all()))
             return self._seen[signature]
 
 
 class Track:
     """The values of one column after every event.
 
-    `at(rows, owners)` gathers them: rows are row numbers, owners the aggregates they belong to; a row of -1
-    stands for "before the first event" and gives the reducer's start.
+    `at(rows, owners)` gathers them: rows are row numbers, owners the aggregates they belong to.
     """
 
     def __init__(self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.DataType) -> None:
@@ -70,11 +77,12 @@ class Track:
         self.order = None if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
         self.rows = rows if self.order is None else rows[self.order]
         self.values = self.prepare(values)
-        self.seen, self.base = shared.seen(self.rows, signature)
+        self.seen = shared.seen(self.rows, signature)
 
     def prepare(self, values: pl.Series) -> pl.Series:
         """Bring the values, which stand part by part, into the form that `at` gathers from."""
-        return values.cast(self.dtype).extend_constant(None, 1)
+        # One null at the end stands for "nothing seen yet"; in one chunk, since gathering from several is slow.
+        return values.cast(self.dtype).extend_constant(None, 1).rechunk()
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         """Gather the values after these rows."""
@@ -82,59 +90,70 @@ class Track:
 
     def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         """Gather exact numbers as int64 of their smallest unit, 0 for null, for adding up."""
-        if not (isinstance(self.dtype, pl.Decimal) or self.dtype.is_integer()):
+        if not is_exact(self.dtype):
             raise DeclarationError(
                 f"{self.dtype} cannot be added up exactly", hint="measure a Decimal or whole-number column"
             )
         return to_units(self.at(rows, owners))
 
-    def counts(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give how many values had been seen after each row, and before its aggregate began."""
-        seen, base = self.seen[rows], self.base[owners]
-        before = rows < 0
-        return (np.where(before, base, seen) if before.any() else seen), base
-
     def in_row_order(self, values: pl.Series) -> pl.Series:
         return values if self.order is None else values.gather(self.order)
 
-    def places(self, places: np.ndarray, there: np.ndarray) -> np.ndarray:
-        """Turn places in row order into places in `values`; the last, which is null, where not `there`."""
-        everywhere = bool(there.all())
+
+class Picking(Track):
+    """A track whose value after a row is one of the values that its events carry."""
+
+    def picked(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Give the place, in row order, of the value after each row; and where there is one (None: everywhere)."""
+        raise NotImplementedError
+
+    def places(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Give the place in `values` of the value after each row; the last place, which is null, for none."""
+        places, there = self.picked(rows, owners)
         if self.order is not None:
-            places = self.order[places if everywhere else np.where(there, places, 0)]
-        return places if everywhere else np.where(there, places, len(self.values) - 1)
+            places = self.order[places if there is None else np.where(there, places, 0)]
+        return places if there is None else np.where(there, places, len(self.values) - 1)
 
-    def pick(self, places: np.ndarray, there: np.ndarray) -> pl.Series:
-        """Gather values by their place in row order; null where not `there`."""
-        return _gather(self.values, self.places(places, there))
-
-
-class Latest(Track):
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        seen, base = self.counts(rows, owners)
-        return self.pick(seen - np.uint32(1), seen > base)
+        places = self.places(rows, owners)
+        if self._lists is not None:
+            return self._lists.gather(places)
+        if isinstance(self.dtype, pl.Decimal) and places.size and not self.values.head(-1).null_count():
+            units = self._units[places]
+            nothing = places == len(self.values) - 1
+            found = from_units(units, self.dtype)
+            return found.set(pl.Series(nothing), None) if nothing.any() else found
+        return self.values.gather(places)
 
     def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        if not (isinstance(self.dtype, pl.Decimal) or self.dtype.is_integer()):
-            return super().units(rows, owners)
-        seen, base = self.counts(rows, owners)
-        return self._units[self.places(seen - np.uint32(1), seen > base)]
+        return self._units[self.places(rows, owners)] if is_exact(self.dtype) else super().units(rows, owners)
 
     @cached_property
     def _units(self) -> np.ndarray:
         return to_units(self.values)
 
+    @cached_property
+    def _lists(self) -> Lists | None:
+        return Lists(self.values) if isinstance(self.dtype, pl.List) else None
 
-class First(Track):
-    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        seen, base = self.counts(rows, owners)
-        return self.pick(base, seen > base)
+
+class Latest(Picking):
+    def picked(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        upto = self.seen.upto[rows]
+        there = None if self.seen.from_start else upto > self.seen.base[owners]
+        upto -= np.uint32(1)
+        return upto, there
+
+
+class First(Picking):
+    def picked(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        base = self.seen.base[owners]
+        return base, None if self.seen.from_start else self.seen.upto[rows] > base
 
 
 class Count(Track):
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        seen, base = self.counts(rows, owners)
-        return pl.Series((seen - base).astype(np.int64))
+        return pl.Series((self.seen.upto[rows] - self.seen.base[owners]).astype(np.int64))
 
 
 class States(Latest):
@@ -149,6 +168,7 @@ class States(Latest):
         code_of = [names.index(self.states[k]) if k in self.states else 0 for k in self.typed.kinds]
         codes = np.append(np.array(code_of, dtype=np.uint8)[self.typed.kind[self.rows]], len(names)).astype(np.uint8)
         self.order = None  # made from the rows, so they stand in row order
+        self._codes = codes
         return pl.Series(codes)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
@@ -156,7 +176,7 @@ class States(Latest):
 
     def codes(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         """Give the states as codes into the Enum's categories; one past the last is null."""
-        return super().at(rows, owners).to_numpy()
+        return self._codes[self.places(rows, owners)]
 
 
 class Total(Track):
@@ -171,9 +191,8 @@ class Total(Track):
 
     def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         """Give the sums as int64 of the dtype's smallest unit."""
-        seen, base = self.counts(rows, owners)
         running = self.values.to_numpy()
-        return running[seen] - running[base]
+        return running[self.seen.upto[rows]] - running[self.seen.base[owners]]
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         return from_units(self.units(rows, owners), self.dtype)
@@ -204,8 +223,8 @@ class Collected(Track):
         return self.in_row_order(values)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        seen, base = self.counts(rows, owners)
-        lengths = (seen - base).astype(np.int64)
+        base = self.seen.base[owners]
+        lengths = (self.seen.upto[rows] - base).astype(np.int64)
         return lists_together(lengths, self.values.gather(_ranges(base, lengths))).cast(self.dtype)
 
 
@@ -248,29 +267,33 @@ def from_units(units: np.ndarray, dtype: pl.DataType) -> pl.Series:
     return pl.Series(array)
 
 
+def is_exact(dtype: pl.DataType) -> bool:
+    """Tell whether sums of this dtype are exact."""
+    return isinstance(dtype, pl.Decimal) or dtype.is_integer()
+
+
 def to_units(amounts: pl.Series) -> np.ndarray:
     """Give a Decimal or whole-number column as int64 counts of its smallest unit; null is 0."""
     return amounts.to_physical().cast(pl.Int64).fill_null(0).to_numpy()
 
 
-def _gather(values: pl.Series, places: np.ndarray) -> pl.Series:
-    if isinstance(values.dtype, pl.List):
-        return _gather_lists(values, places)
-    return values.gather(places)
+class Lists:
+    """A List column laid out for gathering: a list of structs is moved field by field, several times faster."""
 
+    def __init__(self, values: pl.Series) -> None:
+        self.lengths, elements = lists_apart(values)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.nulls = values.is_null() if values.null_count() else None
+        self.structs = isinstance(elements.dtype, pl.Struct)
+        self.fields = elements.struct.unnest().rechunk() if self.structs else elements.to_frame("")
 
-def _gather_lists(values: pl.Series, places: np.ndarray) -> pl.Series:
-    """Gather lists by gathering their elements, field by field: several times faster than as lists of structs."""
-    lengths, elements = lists_apart(values)
-    starts = np.cumsum(lengths) - lengths
-    taken = lengths[places]
-    inner = _ranges(starts[places], taken)
-    if isinstance(elements.dtype, pl.Struct):
-        picked = elements.struct.unnest().select(pl.all().gather(inner)).to_struct("")
-    else:
-        picked = elements.gather(inner)
-    nulls = values.is_null()
-    return lists_together(taken, picked, nulls.gather(places) if nulls.any() else None)
+    def gather(self, places: np.ndarray) -> pl.Series:
+        """Give the lists at these places."""
+        lengths = self.lengths[places]
+        inner = _ranges(self.starts[places], lengths)
+        picked = self.fields.select(pl.all().gather(inner))
+        elements = picked.to_struct("") if self.structs else picked.to_series()
+        return lists_together(lengths, elements, None if self.nulls is None else self.nulls.gather(places))
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import polars as pl
 
 from titan_lab.errors import SchemaTooNew
 from titan_lab.event import NO_OBJECT, REJECTED, Event, InOrder, in_order, parse_object, part_duplicates, reject
-from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
+from titan_lab.jsontext import PIECE, decode, in_pieces, joined, not_objects
 from titan_lab.kinds import Misfit, Nested
 from titan_lab.payload import EventType
 from titan_lab.upcast import Chain, Upcast
@@ -245,17 +245,24 @@ class _Faults:
 
 
 def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
-    versions = np.ones(len(metadata), dtype=np.int32)
     there = np.flatnonzero(metadata.is_not_null().to_numpy())
     texts = metadata if len(there) == len(metadata) else metadata.gather(there)
+    pieces = in_pieces(texts, _schema_version_piece)
+    versions = np.ones(len(metadata), dtype=np.int32)
+    versions[there] = joined([numbers for numbers, _, _ in pieces], np.int32)
+    broken, wrong = (there[joined([piece[fault] for piece in pieces], bool)] for fault in (1, 2))
+    faults.add(broken, "metadata", f"metadata {NO_OBJECT}")
+    faults.add(wrong, "metadata.schema_version", "schema_version is not a whole number from 1 on")
+    return versions
+
+
+def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the schema_version in each metadata text, and where the text or the number is none."""
     structs, broken = decode(texts, pl.Struct({"schema_version": pl.String}))
-    faults.add(there[broken], "metadata", f"metadata {NO_OBJECT}")
     stored = structs.struct.field("schema_version")
     numbers = stored.cast(pl.Int32, strict=False)
     wrong = (stored.is_not_null() & (numbers.is_null() | (numbers < 1))).fill_null(False).to_numpy() & ~broken
-    faults.add(there[wrong], "metadata.schema_version", "schema_version is not a whole number from 1 on")
-    versions[there] = numbers.fill_null(1).to_numpy()
-    return versions
+    return numbers.fill_null(1).to_numpy(), broken, wrong
 
 
 def _assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:

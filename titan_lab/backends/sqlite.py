@@ -42,6 +42,7 @@ CREATE TABLE order_snapshots (
 """
 WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
 FEW = 500  # ids that go into one statement
+MOST = 100_000  # rows that stand in memory as Python objects
 
 
 class SqliteStore:
@@ -67,7 +68,7 @@ class SqliteStore:
             db.execute("BEGIN")  # one state of the store for all frames
             for where, values in _wheres(scope):
                 rows = db.execute(f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY aggregate_id, version", values)
-                while batch := rows.fetchmany(size):
+                while batch := rows.fetchmany(min(size, MOST)):
                     yield _frame(batch)
 
     def frontier(self) -> Frontier:

@@ -166,11 +166,14 @@ def polars_interval_state(states: pl.LazyFrame, when: datetime, columns: list[st
 
 # --- DuckDB ---------------------------------------------------------------------------------------
 
-JSON_SHAPE = """{"user_id":"VARCHAR","items":[{"product_id":"VARCHAR","quantity":"BIGINT","price":"DECIMAL(18,2)"}],
- "total":"DECIMAL(18,2)","amount":"DECIMAL(18,2)","corrected_amount":"DECIMAL(18,2)","tracking":"VARCHAR",
+JSON_SHAPE = """{"user_id":"VARCHAR",
+ "items":[{"product_id":"VARCHAR","quantity":"BIGINT","price":"DECIMAL(18,2)"}],"total":"DECIMAL(18,2)","amount":"DECIMAL(18,2)","corrected_amount":"DECIMAL(18,2)","tracking":"VARCHAR",
  "reason":"VARCHAR"}"""
 
-LINES = "[struct_pack(product_id := i.product_id, quantity := coalesce(i.quantity, 1), price := i.price) for i in {}]"
+LINES = (
+    "[struct_pack(product_id := i.product_id, quantity := coalesce(i.quantity, 1), price := i.price)"
+    " for i in {}]"
+)
 SUM_OF_LINES = "list_sum([coalesce(i.quantity, 1) * i.price for i in {}])"
 
 
@@ -198,7 +201,7 @@ def duckdb_load(con: Any, typed: pl.DataFrame) -> None:
 
 
 def duckdb_decode(file: Path, when: datetime) -> str:
-    """Return the SQL that parses the payloads of a Parquet file, up to an instant, into the columns of `events`."""
+    """Return the SQL that parses a Parquet file, up to an instant, into the columns of `events`."""
     states = " ".join(f"WHEN '{event}' THEN '{state}'" for event, state in STATES.items())
     moments = ", ".join(
         f"CASE WHEN event_type = '{event}' THEN timestamp END AS {n}" for n, event in MOMENTS.items()
@@ -233,7 +236,8 @@ def duckdb_state(source: str, columns: list[str], when: datetime | None = None) 
 def duckdb_completed(state: str, columns: list[str]) -> str:
     """Return the SQL that fills what older payloads leave out of a state, as `completed` does."""
     fills = {"items": LINES.format("items"), "total": f"coalesce(total, {SUM_OF_LINES.format('items')})"}
-    return f"SELECT aggregate_id, version, {', '.join(f'{fills.get(n, n)} AS {n}' for n in columns)} FROM ({state})"
+    picked = ", ".join(f"{fills.get(name, name)} AS {name}" for name in columns)
+    return f"SELECT aggregate_id, version, {picked} FROM ({state})"
 
 
 def literal(when: datetime) -> str:

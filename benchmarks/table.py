@@ -1,0 +1,86 @@
+"""Write the table of measured values from the JSON lines, so that it cannot say what was not measured.
+
+python -m benchmarks table results.jsonl print it python -m benchmarks table results.jsonl --into
+benchmarks/README.md put it between the marks of a file
+
+Of a measurement that was repeated, the last counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+BEGIN, END = "<!-- table: written by `python -m benchmarks table` -->", "<!-- /table -->"
+HEAD = ("engine", "median", "range", "beside ours", "promised")
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table, or put it into a file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks table")
+    parser.add_argument("results", type=Path, help="a file of JSON lines")
+    parser.add_argument("--into", type=Path, help="the file that holds the marks")
+    chosen = parser.parse_args(arguments)
+    text = render(read(chosen.results))
+    if chosen.into is None:
+        print(text)
+    else:
+        chosen.into.write_text(put(text, chosen.into.read_text()))
+    return 0
+
+
+def read(results: Path) -> list[dict]:
+    """Read JSON lines, and keep the last of each measurement in the order of the first."""
+    lines: dict[tuple, dict] = {}
+    for text in results.read_text().splitlines():
+        line = json.loads(text)
+        lines[line["bench"], line["what"], line["events"], line["engine"]] = line
+    return list(lines.values())
+
+
+def put(text: str, document: str) -> str:
+    """Replace what stands between the marks of a document."""
+    before, _, rest = document.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"no marks: expected a line {BEGIN!r} and further down {END!r}")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def render(lines: Iterable[dict]) -> str:
+    """Write lines as Markdown: for each machine its name, for each question a table."""
+    told: list[str] = []
+    named = question = None
+    for line in lines:
+        if line["machine"] != named:
+            named = line["machine"]
+            told += ["", describe(named)]
+        if (asked := (line["bench"], line["what"], line["events"])) != question:
+            question = asked
+            size = f", {line['events']:,} events of {line['orders']:,} orders" if line["events"] else ""
+            told += ["", f"**{line['bench']}**: {line['what']}{size}", ""]
+            told += [row(HEAD), row(["---", "---:", "---:", "---:", "---:"])]
+        promise = f"≤ {seconds(line['promise'])}" if line.get("promise") else ""
+        extent = f"{seconds(line['min'])} to {seconds(line['max'])}"
+        ratio = "" if line["ratio_to_ours"] == 1 else f"{line['ratio_to_ours']:.3g} ×"
+        told.append(row([line["engine"], seconds(line["seconds"]), extent, ratio, promise]))
+    return "\n".join(told).strip()
+
+
+def describe(machine: dict) -> str:
+    """Name a machine and what ran on it in one line."""
+    told = {name: value for name, value in machine.items() if isinstance(value, str)}
+    packages = ", ".join(f"{name} {value}" for name, value in told.items() if name not in ("cpu", "system"))
+    where = f"{machine['cores']} cores of {machine['cpu']}, {machine['ram_gb']} GB, {machine['system']}"
+    return f"Measured on {where}: {packages}."
+
+
+def row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def seconds(number: float) -> str:
+    """Write a duration as a person reads it."""
+    return f"{number:.3g} s" if number >= 1 else f"{number * 1000:.3g} ms"

@@ -338,6 +338,28 @@ def test_jobs_and_their_parameters_can_be_listed(project):
     ]
 
 
+def test_papermill_itself_can_use_the_engine(project, tmp_path):
+    """By its own command line, as an existing scheduler calls it; whichever of the two is imported first."""
+    if not any(p.name == "titan" for p in metadata.entry_points(group="papermill.engine")):
+        pytest.skip(
+            "NOT PROVEN HERE: titan-lab is not installed, so papermill cannot find its engine (pip install -e .)"
+        )
+    source = project("plain", "x = n + 1\nx", parameters="n: int = 3")
+    command = ["-m", "papermill", "--engine", "titan", str(source), "out.ipynb", "-p", "n", "4"]
+
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    first = subprocess.run(
+        [sys.executable, "-c", "import titan_lab.job_engine"], capture_output=True, check=False
+    )
+
+    assert done.returncode == first.returncode == 0, done.stderr
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert cells[-1].outputs[0].data["text/plain"] == "5"
+    assert "without encryption" not in done.stderr
+
+
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path):
     """Neither half a file nor a stray temporary one."""
     path = tmp_path / "a.json"

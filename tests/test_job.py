@@ -342,9 +342,12 @@ def test_papermill_itself_can_use_the_engine(project, tmp_path):
     """By its own command line, as an existing scheduler calls it; whichever of the two is imported first."""
     if not any(p.name == "titan" for p in metadata.entry_points(group="papermill.engine")):
         pytest.skip(
-            "NOT PROVEN HERE: titan-lab is not installed, so papermill cannot find its engine (pip install -e .)"
+            "NOT PROVEN HERE: papermill finds its engine only when titan-lab is installed (pip install -e .)"
         )
     source = project("plain", "x = n + 1\nx", parameters="n: int = 3")
+    source.write_text(
+        source.read_text().replace('"name": "python3"', '"name": "python3", "language": "python"')
+    )
     command = ["-m", "papermill", "--engine", "titan", str(source), "out.ipynb", "-p", "n", "4"]
 
     done = subprocess.run(

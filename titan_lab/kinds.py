@@ -1,9 +1,12 @@
 """The kinds of value a payload may hold, each read two ways.
 
 `read` takes one JSON value and says what it means or why it cannot (the specification, obvious and slow);
-`columns` takes a whole column of JSON scalars as text, and marks as *doubtful* each row that it would not
-vouch for; those are read again, one by one, by `read`. So the columnar way never has to know every rule: it
-only must never accept what `read` refuses.
+`columns` takes a whole column and marks as *doubtful* each row that it would not vouch for; those are read
+again, one by one, by `read`. So the columnar way never has to know every rule: it only must never accept what
+`read` refuses.
+
+The JSON decoder makes numbers into doubles (`wire`, the fast way), or, where a number stands as text, all
+scalars into text (`wire_text`). It takes true for 1 and rounds a number of many digits; both are doubtful.
 
     annotation          kind      JSON accepted                            column
     str                 Text      text, or a whole number as its digits    String
@@ -34,7 +37,8 @@ from titan_lab.event import TIMESTAMP, moments
 
 CENT = Decimal("0.01")
 MOST_MONEY = Decimal(10) ** 15  # keeps a running sum of ten thousand amounts inside 64 bits of cents
-SURE_DIGITS = 15  # a double holds any 15 digits exactly; JSON numbers reach the columns as doubles
+SURE_DIGITS = 15  # a double holds any 15 digits exactly
+SURE_WHOLE = 2.0**53  # and any whole number below this
 
 
 class Misfit(Exception):
@@ -50,7 +54,8 @@ class Kind:
     """One kind of payload value."""
 
     dtype: pl.DataType  # of the finished column
-    wire: pl.DataType = pl.String()  # of the column that the JSON decoder makes
+    wire: pl.DataType = pl.String()  # of the column that the JSON decoder makes, the fast way
+    wire_text: pl.DataType = pl.String()  # and where that way does not fit
     expected: str
 
     def __repr__(self) -> str:
@@ -100,9 +105,12 @@ class Text(Kind):
 
 class Whole(Kind):
     dtype = pl.Int64()
+    wire = pl.Float64()
     expected = "a whole number"
 
     def read(self, value: Any, path: str) -> int:
+        if isinstance(value, Decimal) and value == value.to_integral_value():
+            value = int(value)  # JSON knows one kind of number: 2.0 is 2
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise self.misfit(value, path)
         try:
@@ -115,12 +123,16 @@ class Whole(Kind):
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         numbers = column.cast(pl.Int64, strict=False)
-        doubtful = column.is_not_null() & (numbers.is_null() | (column.str.len_bytes() > SURE_DIGITS))
-        return numbers, doubtful.fill_null(False).to_numpy()
+        if column.dtype == pl.Float64:
+            sure = (numbers == column) & (column.abs() < SURE_WHOLE)
+        else:
+            sure = numbers.is_not_null() & (column.str.len_bytes() <= SURE_DIGITS)
+        return numbers, _doubtful(column, sure)
 
 
 class Number(Kind):
     dtype = pl.Float64()
+    wire = pl.Float64()
     expected = "a number"
 
     def read(self, value: Any, path: str) -> float:
@@ -136,12 +148,12 @@ class Number(Kind):
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         numbers = column.cast(pl.Float64, strict=False)
-        doubtful = column.is_not_null() & ~numbers.is_finite().fill_null(False)
-        return numbers, doubtful.to_numpy()
+        return numbers, _doubtful(column, numbers.is_finite())
 
 
 class Money(Kind):
     dtype = pl.Decimal(38, 2)
+    wire = pl.Float64()
     expected = "an amount such as 12.50"
 
     def read(self, value: Any, path: str) -> Decimal:
@@ -161,16 +173,37 @@ class Money(Kind):
         return cents
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
+        if column.dtype == pl.Float64:
+            # A third decimal would be rounded away: the double nearest to the JSON text must be the one nearest
+            # to whole cents. (numpy divides as IEEE says; polars multiplies by a rounded 1/100.)
+            numbers = column.fill_null(0).to_numpy()
+            units = np.rint(numbers * 100)
+            sure = (units / 100 == numbers) & (np.abs(units) < 10**SURE_DIGITS)
+            return from_units(pl.Series(np.where(sure, units, 0).astype(np.int64)), 2, column), ~sure
         amounts = column.cast(pl.Decimal(38, 2), strict=False)
-        # A third decimal would be rounded away: the double nearest to the text must be the one nearest to the cents.
         exact = amounts.cast(pl.Float64) == column.cast(pl.Float64, strict=False)
-        sure = exact.fill_null(False) & (column.str.len_bytes() <= SURE_DIGITS)
-        return amounts, (column.is_not_null() & ~sure.fill_null(False)).to_numpy()
+        return amounts, _doubtful(column, exact & (column.str.len_bytes() <= SURE_DIGITS))
+
+
+def _doubtful(column: pl.Series, sure: pl.Series) -> np.ndarray:
+    return (column.is_not_null() & ~sure.fill_null(False)).to_numpy()
+
+
+def from_units(units: pl.Series, scale: int, nulls_of: pl.Series | None = None) -> pl.Series:
+    """Turn an Int64 column of a Decimal's smallest units into that Decimal, null where `nulls_of` is."""
+    # Arrow holds a decimal as a 128-bit integer: the units and their sign, side by side.
+    halves = np.empty((len(units), 2), dtype=np.int64)
+    halves[:, 0] = units.to_numpy()
+    halves[:, 1] = halves[:, 0] >> 63
+    array = pa.Array.from_buffers(pa.decimal128(38, scale), len(units), [None, pa.py_buffer(halves)])
+    amounts = pl.Series(array)
+    return amounts if nulls_of is None or not nulls_of.null_count() else amounts.set(nulls_of.is_null(), None)
 
 
 class Flag(Kind):
     dtype = pl.Boolean()
     wire = pl.Boolean()
+    wire_text = pl.Boolean()
     expected = "true or false"
 
     def read(self, value: Any, path: str) -> bool:
@@ -228,6 +261,10 @@ class Nested(Kind):
     def wire(self) -> pl.Struct:  # type: ignore[override]
         # A struct without fields decodes nothing, so one that is never there stands in.
         return pl.Struct({slot.name: slot.kind.wire for slot in self.slots} or {"": pl.Boolean})
+
+    @cached_property
+    def wire_text(self) -> pl.Struct:  # type: ignore[override]
+        return pl.Struct({slot.name: slot.kind.wire_text for slot in self.slots} or {"": pl.Boolean})
 
     def read(self, value: Any, path: str) -> Any:
         if not isinstance(value, dict):
@@ -294,6 +331,10 @@ class Many(Kind):
     @cached_property
     def wire(self) -> pl.List:  # type: ignore[override]
         return pl.List(self.of.wire)
+
+    @cached_property
+    def wire_text(self) -> pl.List:  # type: ignore[override]
+        return pl.List(self.of.wire_text)
 
     def read(self, value: Any, path: str) -> list:
         if not isinstance(value, list):

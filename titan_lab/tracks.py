@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
+from titan_lab import kinds
 from titan_lab.errors import DeclarationError, EventsError
 from titan_lab.kinds import lists_apart, lists_together
 from titan_lab.typed import Typed
@@ -257,14 +257,7 @@ class Stepped(Latest):
 
 def from_units(units: np.ndarray, dtype: pl.DataType) -> pl.Series:
     """Turn int64 counts of a Decimal's smallest unit into that Decimal; whole numbers stay as they are."""
-    if not isinstance(dtype, pl.Decimal):
-        return pl.Series(units)
-    # Arrow holds a decimal as a 128-bit integer: the unit count and its sign, side by side.
-    halves = np.empty((len(units), 2), dtype=np.int64)
-    halves[:, 0] = units
-    halves[:, 1] = units >> 63
-    array = pa.Array.from_buffers(pa.decimal128(38, dtype.scale), len(units), [None, pa.py_buffer(halves)])
-    return pl.Series(array)
+    return kinds.from_units(pl.Series(units), dtype.scale) if isinstance(dtype, pl.Decimal) else pl.Series(units)
 
 
 def is_exact(dtype: pl.DataType) -> bool:

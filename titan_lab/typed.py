@@ -19,6 +19,9 @@ from titan_lab.upcast import Chain, Upcast
 
 WhenNewer = Literal["raise", "reject"]
 
+NOT_JSON = Misfit("$", f"payload {NO_OBJECT}")
+BOOLEAN = r"[:\[,]\s*(?:true|false)"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -129,7 +132,7 @@ def typed(
         rows = np.flatnonzero(kind == code)
         if name not in declared:
             broken = not_objects(events["payload"].gather(rows))
-            faults.add(rows[broken], "$", f"payload {NO_OBJECT}")
+            faults.add(rows[broken], NOT_JSON.path, NOT_JSON.reason)
             continue
         for stored in np.unique(schema_version[rows]):
             same = rows[schema_version[rows] == stored]
@@ -179,7 +182,7 @@ def read_payload(text: str, shape: Nested, steps: list[Upcast]) -> Any:
     except (ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
-        raise Misfit("$", f"payload {NO_OBJECT}")
+        raise NOT_JSON
     upcast = payload
     try:
         for step in steps:
@@ -191,9 +194,12 @@ def read_payload(text: str, shape: Nested, steps: list[Upcast]) -> Any:
 
 
 def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decoded:
-    structs, broken = decode(texts, shape.wire)
+    if not shape.slots:
+        broken = not_objects(texts)
+        return Decoded(pl.DataFrame(height=int((~broken).sum())), ~broken, [(int(p), NOT_JSON) for p in np.flatnonzero(broken)])
+    structs, broken = decode(texts, shape.wire, shape.wire_text)
     frame, doubtful = shape.frame(structs)
-    doubtful |= broken
+    doubtful |= broken | _true_for_one(texts, shape)
     for step in steps:
         if step.twin is None:
             doubtful[:] = True
@@ -211,11 +217,20 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
             good[place] = False
             faults.append((int(place), fault))
     sure = ~doubtful
-    read_again = pl.DataFrame([fields for _, fields in second], schema=frame.schema) if frame.width else frame.filter(sure & ~sure)
+    read_again = pl.DataFrame([fields for _, fields in second], schema=frame.schema)
     order = np.argsort(np.concatenate([np.flatnonzero(sure), [place for place, _ in second]]), kind="stable")
-    if not frame.width:
-        return Decoded(pl.DataFrame(height=int(good.sum())), good, faults)
     return Decoded(pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order)), good, faults)
+
+
+def _true_for_one(texts: pl.Series, shape: Nested) -> np.ndarray:
+    """Mark texts with a boolean where a number is declared: the decoder takes true for 1."""
+    suspects = np.zeros(len(texts), dtype=bool)
+    if shape.wire != shape.wire_text:
+        suspects = texts.str.contains("true|false").fill_null(False).to_numpy()
+        some = np.flatnonzero(suspects)
+        if len(some):
+            suspects[some] = texts.gather(some).str.contains(BOOLEAN).to_numpy()
+    return suspects
 
 
 class _Faults:
@@ -258,11 +273,17 @@ def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
 
 def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give the schema_version in each metadata text, and where the text or the number is none."""
-    structs, broken = decode(texts, pl.Struct({"schema_version": pl.String}))
+    says = texts.str.contains("schema_version", literal=True).to_numpy()
+    silent, told = np.flatnonzero(~says), np.flatnonzero(says)
+    versions = np.ones(len(texts), dtype=np.int32)
+    broken, wrong = np.zeros((2, len(texts)), dtype=bool)
+    broken[silent] = not_objects(texts.gather(silent))
+    structs, broken[told] = decode(texts.gather(told), pl.Struct({"schema_version": pl.String}))
     stored = structs.struct.field("schema_version")
     numbers = stored.cast(pl.Int32, strict=False)
-    wrong = (stored.is_not_null() & (numbers.is_null() | (numbers < 1))).fill_null(False).to_numpy() & ~broken
-    return numbers.fill_null(1).to_numpy(), broken, wrong
+    wrong[told] = (stored.is_not_null() & (numbers.is_null() | (numbers < 1))).fill_null(False).to_numpy()
+    versions[told] = numbers.fill_null(1).to_numpy()
+    return versions, broken, wrong & ~broken
 
 
 def _assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:

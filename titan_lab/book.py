@@ -44,8 +44,8 @@ class Book(Timeline):
             facts["rejected"] = f"{len(self.rejected):,} (see .rejected)"
         if self.undeclared:
             facts["undeclared types"] = ", ".join(f"{name} x {n:,}" for name, n in self.undeclared.items())
-        if self.stepping_back.any():
-            facts["clocks stepping back"] = f"{int(self.stepping_back.sum()):,} aggregates (see .cuts(instant))"
+        if self.rows.stepping_back.any():
+            facts["clocks stepping back"] = f"{int(self.rows.stepping_back.sum()):,} aggregates (see .cuts(instant))"
         facts["source"], facts["complete"] = self.basis.source, self.basis.frontier
         facts["columns"] = ", ".join(self.aggregate.reducers)
         return html.card(f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}")

@@ -12,7 +12,8 @@ import polars as pl
 
 from titan_lab.clock import instant, zone_of
 from titan_lab.errors import EventsError, InstantError
-from titan_lab.jsontext import in_pieces, joined, not_objects
+from titan_lab.jsontext import in_pieces, not_objects
+from titan_lab.parallel import joined
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
 
 from titan_lab.clock import Instant, instant, zone_of
 from titan_lab.errors import InstantError
+from titan_lab.parallel import each
+from titan_lab.rows import Rows
+from titan_lab.tracks import States, Track
+
+Cells: TypeAlias = tuple[np.ndarray, np.ndarray] | None  # first cell, and the one after the last; None: cell 0 alone
+Look: TypeAlias = tuple[np.ndarray, Cells]  # rows, and the cells of the grid in which each held
 
 LIMB = 22  # bits; a double adds two thousand million numbers of 22 bits without rounding
 EXACT = 2**53
@@ -32,24 +40,72 @@ def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | 
     return grid.dt.convert_time_zone("UTC").alias("instant")
 
 
-def occupancy(
-    cells: tuple[np.ndarray, np.ndarray] | None,
-    group: np.ndarray,
-    groups: int,
-    width: int,
-    weights: np.ndarray | None = None,
-) -> np.ndarray:
-    """Count (or add up the int64 weights of) what lies in each of width cells, by group: width x groups numbers.
+def tally(
+    grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None
+) -> tuple[pl.Series, np.ndarray, np.ndarray | None]:
+    """Count the states on a grid of instants, and add up the smallest units of a measure over them.
 
-    Each thing is in cells [enter, leave), and only in cell 0 when `cells` is None. Sums are exact.
+    Returns the values of `by` that occur, sorted, and counts and sums as int64 arrays of instants x values.
     """
+    counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
+    looks: list[Look]
+    if len(grid) == 1:
+        looks = [(some, None) for some in rows.last_within(counted, stamps[0])]
+    else:
+        enter = np.searchsorted(stamps, counted, side="left")
+        leave = rows.until(enter, len(grid))
+        some = np.flatnonzero(enter < leave)  # what came and went between two instants is in no cell
+        looks = [(some, (enter[some], leave[some]))]
+    groups, number = _groups(by, looks, rows)
+    shape = (len(grid), len(groups))
+
+    def one(place: int) -> tuple[np.ndarray, np.ndarray | None]:
+        (some, cells), numbers = looks[place], number(place)
+        counts = occupancy(cells, numbers, shape)
+        return counts, None if measure is None else occupancy(cells, numbers, shape, measure.units(some, rows.owners[some]))
+
+    done = each(one, range(len(looks)), len(counted))
+    counts = np.sum([n for n, _ in done], axis=0, dtype=np.int64) if done else np.zeros(shape, dtype=np.int64)
+    occurs = np.flatnonzero(counts.any(axis=0))
+    sums = None
+    if measure is not None:
+        sums = np.sum([n for _, n in done], axis=0, dtype=np.int64)[:, occurs] if done else counts[:, occurs]
+    return groups.gather(occurs), counts[:, occurs], sums
+
+
+def _groups(by: Track | None, looks: list[Look], rows: Rows) -> tuple[pl.Series, Callable[[int], np.ndarray]]:
+    """Give the values that a column has, sorted, and a function that numbers them on a look's rows."""
+    if by is None:
+        return pl.Series([None]), lambda place: np.zeros(len(looks[place][0]), dtype=np.intp)
+    if isinstance(by, States):
+        names = pl.Series(np.arange(len(by.dtype.categories) + 1, dtype=np.uint8)).cat.to(by.dtype, strict=False)  # type: ignore[attr-defined]
+        return names, lambda place: by.codes(looks[place][0], rows.owners[looks[place][0]])
+    columns = [by.at(some, rows.owners[some]) for some, _ in looks]
+    groups = pl.concat(columns).unique().sort(nulls_last=True) if columns else pl.Series([], dtype=by.dtype)
+    numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
+
+    def number(place: int) -> np.ndarray:
+        values = columns[place].alias("value").to_frame()
+        return values.join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")["number"].to_numpy()
+
+    return groups, number
+
+
+def occupancy(
+    cells: Cells, group: np.ndarray, shape: tuple[int, int], weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Count (or add up the int64 weights of) what lies in each cell, by group: an array of cells x groups.
+
+    What enters a cell is added, what leaves before it is taken off, and the running sum is what is there.
+    """
+    width, groups = shape
     if cells is None:
-        return exact_sums(group, weights, groups)
+        return exact_sums(group, weights, groups).reshape(1, groups)
     enter, leave = cells
     size = groups * (width + 1)
     come = exact_sums(enter * groups + group, weights, size)
     gone = exact_sums(leave * groups + group, weights, size)
-    return np.cumsum((come - gone).reshape(width + 1, groups), axis=0)[:width].reshape(-1)
+    return np.cumsum((come - gone).reshape(width + 1, groups), axis=0)[:width]
 
 
 def exact_sums(keys: np.ndarray, weights: np.ndarray | None, size: int) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 import polars as pl
+
+from titan_lab.parallel import each, joined, spans
 
 BITE = 16_384  # texts decoded at a time: they stay in the processor's cache, 4x faster than all at once
 PIECE = 8 * BITE  # rows a thread works on at a time: enough to make the cost of each call small
@@ -50,18 +51,9 @@ def _not_objects(texts: pl.Series) -> np.ndarray:
     return bad
 
 
-def joined(pieces: list[np.ndarray], dtype: type) -> np.ndarray:
-    """Put the pieces' arrays together again; of no pieces an empty one."""
-    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=dtype)
-
-
 def in_pieces(column: pl.Series, work: Callable[[pl.Series], T], size: int = PIECE) -> list[T]:
     """Apply `work` to slices of a column on all cores, and give the results in order."""
-    slices = [column.slice(start, size) for start in range(0, len(column), size)]
-    if len(slices) < 2:
-        return [work(piece) for piece in slices]
-    with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
-        return list(pool.map(work, slices))
+    return each(lambda piece: work(column[piece]), spans(len(column), size), len(column))
 
 
 def _at_once(texts: pl.Series, dtype: pl.Struct) -> pl.Series | None:

@@ -61,7 +61,7 @@ class Story:
                 "version": typed.version,
                 "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(typed.kind.astype(np.uint32)),
                 "timestamp": as_instants(typed.timestamp),
-                "counted_from": as_instants(self.life.counted("prefix")),
+                "counted_from": as_instants(self.life.rows.counted("prefix")),
                 "changed": self._changed(history),
                 "payload": payload if payload is not None else pl.Series([None] * len(typed), dtype=pl.String),
                 "metadata": typed.metadata,

@@ -118,12 +118,11 @@ class Picking(Track):
         places = self.places(rows, owners)
         if self._lists is not None:
             return self._lists.gather(places)
-        if isinstance(self.dtype, pl.Decimal) and places.size and not self.values.head(-1).null_count():
-            units = self._units[places]
-            nothing = places == len(self.values) - 1
-            found = from_units(units, self.dtype)
-            return found.set(pl.Series(nothing), None) if nothing.any() else found
-        return self.values.gather(places)
+        if not isinstance(self.dtype, pl.Decimal):
+            return self.values.gather(places)
+        found = kinds.from_halves(self._halves[places], self.dtype.scale)
+        nothing = places == len(self.values) - 1
+        return found.set(pl.Series(nothing), None) if nothing.any() else found
 
     def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         return self._units[self.places(rows, owners)] if is_exact(self.dtype) else super().units(rows, owners)
@@ -131,6 +130,10 @@ class Picking(Track):
     @cached_property
     def _units(self) -> np.ndarray:
         return to_units(self.values)
+
+    @cached_property
+    def _halves(self) -> np.ndarray:
+        return kinds.halves_of(self._units)
 
     @cached_property
     def _lists(self) -> Lists | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +13,9 @@ import polars as pl
 
 from titan_lab.errors import SchemaTooNew
 from titan_lab.event import NO_OBJECT, REJECTED, Event, InOrder, in_order, parse_object, part_duplicates, reject
-from titan_lab.jsontext import PIECE, decode, in_pieces, joined, not_objects
+from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit, Nested
+from titan_lab.parallel import joined
 from titan_lab.payload import EventType
 from titan_lab.upcast import Chain, Upcast
 
@@ -52,10 +54,15 @@ class Typed:
     def __len__(self) -> int:
         return len(self.version)
 
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        """The first row of each aggregate, and the row after the last one's."""
+        return np.append(self.starts, len(self))
+
     @property
     def ends(self) -> np.ndarray:
         """The row after each aggregate's last."""
-        return np.append(self.starts[1:], len(self))
+        return self.bounds[1:]
 
     def aggregate_of(self, rows: np.ndarray) -> np.ndarray:
         """Number the aggregate that each row belongs to."""
@@ -197,7 +204,7 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
     if not shape.slots:
         broken = not_objects(texts)
         return Decoded(pl.DataFrame(height=int((~broken).sum())), ~broken, [(int(p), NOT_JSON) for p in np.flatnonzero(broken)])
-    structs, broken = decode(texts, shape.wire, shape.wire_text)
+    structs, broken = decode(texts, shape.fast_wire, shape.wire_text)
     frame, doubtful = shape.frame(structs)
     doubtful |= broken | _true_for_one(texts, shape)
     for step in steps:
@@ -225,7 +232,7 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
 def _true_for_one(texts: pl.Series, shape: Nested) -> np.ndarray:
     """Mark texts with a boolean where a number is declared: the decoder takes true for 1."""
     suspects = np.zeros(len(texts), dtype=bool)
-    if shape.wire != shape.wire_text:
+    if shape.fast_wire != shape.wire_text:
         suspects = texts.str.contains("true|false").fill_null(False).to_numpy()
         some = np.flatnonzero(suspects)
         if len(some):

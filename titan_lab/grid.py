@@ -60,9 +60,11 @@ def tally(
     shape = (len(grid), len(groups))
 
     def one(place: int) -> tuple[np.ndarray, np.ndarray | None]:
-        (some, cells), numbers = looks[place], number(place)
+        some, cells = looks[place]
+        owners = rows.owners[some]
+        numbers = number(place, owners).astype(np.intp, copy=False)
         counts = occupancy(cells, numbers, shape)
-        return counts, None if measure is None else occupancy(cells, numbers, shape, measure.units(some, rows.owners[some]))
+        return counts, None if measure is None else occupancy(cells, numbers, shape, measure.units(some, owners))
 
     done = each(one, range(len(looks)), len(counted))
     counts = np.sum([n for n, _ in done], axis=0, dtype=np.int64) if done else np.zeros(shape, dtype=np.int64)
@@ -73,18 +75,18 @@ def tally(
     return groups.gather(occurs), counts[:, occurs], sums
 
 
-def _groups(by: Track | None, looks: list[Look], rows: Rows) -> tuple[pl.Series, Callable[[int], np.ndarray]]:
+def _groups(by: Track | None, looks: list[Look], rows: Rows) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
     """Give the values that a column has, sorted, and a function that numbers them on a look's rows."""
     if by is None:
-        return pl.Series([None]), lambda place: np.zeros(len(looks[place][0]), dtype=np.intp)
+        return pl.Series([None]), lambda place, owners: np.zeros(len(owners), dtype=np.intp)
     if isinstance(by, States):
         names = pl.Series(np.arange(len(by.dtype.categories) + 1, dtype=np.uint8)).cat.to(by.dtype, strict=False)  # type: ignore[attr-defined]
-        return names, lambda place: by.codes(looks[place][0], rows.owners[looks[place][0]])
+        return names, lambda place, owners: by.codes(looks[place][0], owners)
     columns = [by.at(some, rows.owners[some]) for some, _ in looks]
     groups = pl.concat(columns).unique().sort(nulls_last=True) if columns else pl.Series([], dtype=by.dtype)
     numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
 
-    def number(place: int) -> np.ndarray:
+    def number(place: int, owners: np.ndarray) -> np.ndarray:
         values = columns[place].alias("value").to_frame()
         return values.join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")["number"].to_numpy()
 
@@ -112,7 +114,7 @@ def exact_sums(keys: np.ndarray, weights: np.ndarray | None, size: int) -> np.nd
     """Add up int64 weights by key without rounding; no weights means count."""
     if weights is None:
         return np.bincount(keys, minlength=size)
-    if not len(weights) or float(np.abs(weights).max()) * len(weights) < EXACT:
+    if not len(weights) or max(float(weights.max()), -float(weights.min())) * len(weights) < EXACT:
         return np.bincount(keys, weights, minlength=size).astype(np.int64)
     sums = np.zeros(size, dtype=np.int64)
     for shift in range(0, 64, LIMB):

@@ -12,8 +12,7 @@ from titan_lab.clock import Cut, counted_from, stepping_back
 from titan_lab.parallel import each, joined, spans
 from titan_lab.typed import Typed
 
-PIECE = 131_072  # rows filtered at a time: the marks stay in the processor's cache
-LABELS = 32_768  # labels looked up at a time, for the same reason
+PIECE = 131_072  # rows or labels worked on at a time: what is noted about them stays in the processor's cache
 
 
 class Rows:
@@ -89,5 +88,5 @@ class Rows:
             high[owners < 0] = low[owners < 0]
             return rows_at(counted, low, high, moments[piece]), owners
 
-        found = each(look, spans(len(moments), LABELS), len(moments))
+        found = each(look, spans(len(moments), PIECE), len(moments))
         return joined([rows for rows, _ in found], np.int64), joined([owners for _, owners in found], np.int32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -232,7 +233,7 @@ class Timeline:
         told = {self.typed.kinds[name]: int(n) for name, n in zip(names, counts, strict=True)}
         return {name: n for name, n in told.items() if name not in self.aggregate.events}
 
-    @property
+    @cached_property
     def span(self) -> tuple[int, int] | None:
         """Give the first and the last timestamp in microseconds, or None where there is no event."""
         stamps = self.typed.timestamp

@@ -78,7 +78,7 @@ LOOK = """
     import json, os, subprocess
     from ipykernel.connect import get_connection_file
     from titan_lab.notebook.glue import glue
-    child = subprocess.Popen(["sleep", "600"])
+    child = subprocess.Popen(["sleep", "60"])
     glue(
         cwd=os.getcwd(), who=who, n=n, as_of=as_of, out=out, pid=os.getpid(), child=child.pid,
         root=os.environ["TITAN_ROOT"], wire=sorted(json.load(open(get_connection_file()))),
@@ -180,9 +180,10 @@ def test_what_other_tools_wave_through_is_a_failure_here(project, cell):
     assert (run_job("magic").status, run_job("magic").exit_code) == ("failed", 1)
 
 
-def test_a_killed_kernel_is_reported_as_killed(project):
-    """Nothing claims success: not the status, not the notebook's own metadata, cell by cell."""
-    project("killed", "x = 1", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "y = 2")
+def test_a_killed_kernel_is_reported_as_killed(project, tmp_path):
+    """Nothing claims success, cell by cell, in the notebook's metadata either; what it started is gone too."""
+    child = "import subprocess; open('pid', 'w').write(str(subprocess.Popen(['sleep', '60']).pid))"
+    project("killed", child, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "y = 2")
 
     run = run_job("killed")
 
@@ -192,6 +193,7 @@ def test_a_killed_kernel_is_reported_as_killed(project):
     executed = nbformat.read(run.notebook, as_version=4)
     assert executed.metadata.papermill.exception is True
     assert [c.metadata.papermill.status for c in executed.cells] == ["completed", "failed", "pending"]
+    assert gone(int((tmp_path / "pipelines" / "pid").read_text()))
 
 
 def test_a_kernel_that_exits_by_itself_is_reported_with_its_code(project):
@@ -206,7 +208,7 @@ def test_a_kernel_that_exits_by_itself_is_reported_with_its_code(project):
 
 def test_the_timeout_is_of_the_whole_run_and_kills_what_hangs(project):
     """Two cells that each take less than the limit still run out of it together."""
-    project("slow", "import time, os", "time.sleep(2)", "time.sleep(600)")
+    project("slow", "import time, os", "time.sleep(2)", "time.sleep(60)")
 
     started = time.monotonic()
     run = run_job("slow", timeout=4)
@@ -222,7 +224,7 @@ RUNNER = "import sys; from titan_lab.job import run_job; sys.exit(run_job('long'
 
 def start_long(project, tmp_path) -> tuple[subprocess.Popen, Path, int]:
     """Run a long job in a process of its own; return it, the run's folder and the kernel's pid."""
-    project("long", "import os; open('pid', 'w').write(str(os.getpid())); import time; time.sleep(600)")
+    project("long", "import os; open('pid', 'w').write(str(os.getpid())); import time; time.sleep(60)")
     runner = subprocess.Popen([sys.executable, "-c", RUNNER], cwd=tmp_path)
     pid_file = tmp_path / "pipelines" / "pid"
     deadline = time.monotonic() + 60

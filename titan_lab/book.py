@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from titan_lab.clock import from_micros, iso
@@ -23,10 +22,7 @@ class Book(Timeline):
         number = find(self.typed.ids, wanted)
         if number is None:
             raise no_such(wanted, self.typed.ids, self.basis.source)
-        start, end = self.typed.starts[number], self.typed.ends[number]
-        life = Timeline(self.aggregate, self.typed.take(np.arange(start, end)), zone=self.zone)
-        life.basis = self.basis
-        return Story(life, self._read_events)
+        return Story(self, number)
 
     def __contains__(self, aggregate_id: object) -> bool:
         return find(self.typed.ids, str(aggregate_id)) is not None

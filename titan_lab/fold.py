@@ -99,6 +99,7 @@ class Aggregate:
     reducers: ClassVar[dict[str, Reducer]] = {}
     events: ClassVar[dict[str, type[EventType]]] = {}  # by their name in the store
     chain: ClassVar[Chain] = Chain()
+    _fingerprint: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -139,9 +140,12 @@ class Aggregate:
     @classmethod
     def fingerprint(cls) -> str:
         """Hash the declaration, its event shapes, its upcasters and the engine: another one means refold."""
+        if "_fingerprint" in vars(cls):
+            return cls._fingerprint
         told = [f"engine {ENGINE}", cls.__name__, *(f"{n}={r.describe()}:{r.dtype}" for n, r in cls.reducers.items())]
         told += [f"{name}{event.shape.slots!r}" for name, event in sorted(cls.events.items())]
-        return hashlib.sha256("\n".join([*told, cls.chain.fingerprint()]).encode()).hexdigest()[:12]
+        cls._fingerprint = hashlib.sha256("\n".join([*told, cls.chain.fingerprint()]).encode()).hexdigest()[:12]
+        return cls._fingerprint
 
     @classmethod
     def initial(cls, aggregate_id: str | None = None) -> State:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from titan_lab.clock import Cut, Instant
+from titan_lab.clock import Cut, Instant, check_cut, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
 from titan_lab.notebook import html
 from titan_lab.timeline import Timeline, as_instants
 
+SHOWN = 50  # events in a notebook's table
+
 
 class Story:
     """One aggregate's life: its events, and the state after each of them. Made by ``book["id"]``."""
 
-    def __init__(self, life: Timeline, read_events: Any = None) -> None:
-        self.life = life
-        self.aggregate = life.aggregate
-        self.aggregate_id: str = life.typed.ids[0]
-        self._read_events = read_events
+    def __init__(self, book: Timeline, number: int) -> None:
+        self.book = book
+        self.aggregate = book.aggregate
+        self.aggregate_id: str = book.typed.ids[number]
+        self._rows = np.arange(book.typed.starts[number], book.typed.ends[number])
+        self._owners = np.full(len(self._rows), number)
 
     def at(self, when: Instant | None = None, *, version: int | None = None, cut: Cut = "prefix") -> State:
         """Give the state at an instant (inclusive) or after its version n.
@@ -29,17 +34,25 @@ class Story:
         Before the first event the state is falsy, with version 0 and every column as it starts. A version
         beyond the last gives the last. Raises InstantError for a naive or unreadable instant.
         """
-        if isinstance(when, int):
-            raise InstantError(f"{when} is no instant", hint=f"for a version write .at(version={when})")
-        found = self.life.at(when, version=version, cut=cut)
-        if found.is_empty():
-            return self.aggregate.initial(self.aggregate_id)
-        return self._state(found.row(0, named=True))
+        check_cut(cut)
+        if isinstance(when, int) or (when is None) == (version is None):
+            raise InstantError(
+                f"{when!r} is no instant", hint="a story is looked at by .at('2025-01-15T14:00Z') or .at(version=3)"
+            )
+        counted = self.book.rows.counted(cut)
+        if version is not None:
+            stamps, bound = self.book.typed.version, version
+        elif cut == "filter":
+            return self._state(self._alone.at(when, cut=cut))
+        else:
+            stamps, bound = counted, micros(when, self.book.zone)  # type: ignore[arg-type]
+        upto = int(np.searchsorted(stamps[self._rows], bound, side="right"))
+        return self._state(self._frame(slice(max(upto - 1, 0), upto), counted=counted))
 
     @property
     def now(self) -> State:
         """Give the state after the last event."""
-        return self.at(version=int(self.life.typed.version[-1]))
+        return self._state(self._frame(slice(-1, None)))
 
     def log(self) -> pl.DataFrame:
         """List the events, one row each in order of version.
@@ -49,32 +62,26 @@ class Story:
         later), changed List(String) (the columns of the state that it changed), payload String (JSON as stored)
         and metadata String.
         """
-        typed = self.life.typed
-        history = self.history(columns=list(self.aggregate.reducers))
-        payload = None
-        if self._read_events is not None:
-            stored = self._read_events(self.aggregate_id).select("version", "payload")
-            versions = pl.DataFrame({"version": typed.version})
-            payload = versions.join(stored, on="version", how="left", maintain_order="left")["payload"]
+        typed, rows = self.book.typed, self._rows
         return pl.DataFrame(
             {
-                "version": typed.version,
-                "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(typed.kind.astype(np.uint32)),
-                "timestamp": as_instants(typed.timestamp),
-                "counted_from": as_instants(self.life.rows.counted("prefix")),
-                "changed": self._changed(history),
-                "payload": payload if payload is not None else pl.Series([None] * len(typed), dtype=pl.String),
-                "metadata": typed.metadata,
+                "version": typed.version[rows],
+                "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(typed.kind[rows].astype(np.uint32)),
+                "timestamp": as_instants(typed.timestamp[rows]),
+                "counted_from": as_instants(self.book.rows.counted("prefix")[rows]),
+                "changed": self._changed(),
+                "payload": self._payloads(),
+                "metadata": typed.metadata.gather(rows),
             }
         )
 
-    def history(self, columns: Any = None) -> pl.DataFrame:
+    def history(self, columns: str | Iterable[str] | None = None) -> pl.DataFrame:
         """Give the state after each event, in order of version, with valid_from and valid_to."""
-        return self.life.history(columns=columns)
+        return self._frame(slice(None), columns)
 
     def __len__(self) -> int:
         """Count the events."""
-        return len(self.life.typed)
+        return len(self._rows)
 
     def __repr__(self) -> str:
         return f"<Story of {self.aggregate.__name__} {self.aggregate_id}: {len(self)} events, now {self.now!r}>"
@@ -85,27 +92,37 @@ class Story:
         note = f"{skipped:,} earlier events are not shown; .log() has them all" if skipped else ""
         return html.table(told, caption=f"{self.aggregate.__name__} {self.aggregate_id}", note=note)
 
-    def _state(self, row: dict[str, Any]) -> State:
+    @cached_property
+    def _alone(self) -> Timeline:
+        return Timeline(self.aggregate, self.book.typed.take(self._rows), zone=self.book.zone)
+
+    def _frame(
+        self, some: slice, columns: str | Iterable[str] | None = None, counted: np.ndarray | None = None
+    ) -> pl.DataFrame:
+        counted = self.book.rows.counted("prefix") if counted is None else counted
+        return self.book.frame(self._rows[some], self._owners[some], self.book.wanted(columns), counted)
+
+    def _state(self, found: pl.DataFrame) -> State:
+        if found.is_empty():
+            return self.aggregate.initial(self.aggregate_id)
+        row = found.row(0, named=True)
         fields = {name: value for name, value in row.items() if name not in ROW}
-        return State(row["aggregate_id"], row["version"], fields, row.get("valid_from"), row.get("valid_to"))
+        return State(row["aggregate_id"], row["version"], fields, row["valid_from"], row["valid_to"])
 
-    def _changed(self, history: pl.DataFrame) -> pl.Series:
+    def _payloads(self) -> pl.Series:
+        """Read the payloads as they are stored; null where the store cannot be asked."""
+        versions = pl.DataFrame({"version": self.book.typed.version[self._rows]})
+        if self.book.read_events is None:
+            return pl.Series([None], dtype=pl.String).new_from_index(0, len(self))
+        stored = self.book.read_events(self.aggregate_id).select("version", "payload")
+        return versions.join(stored, on="version", how="left", maintain_order="left")["payload"]
+
+    def _changed(self) -> pl.Series:
+        """List, for each event, the columns whose value is another after it."""
         start = self.aggregate.initial(self.aggregate_id).as_dict()
-        marks = []
+        history = self.history(columns=list(self.aggregate.reducers))
+        changes = []
         for name in self.aggregate.reducers:
-            column = history[name]
-            if isinstance(column.dtype, pl.List):  # lists of structs compare by their text
-                column = pl.Series([repr(value) for value in column], dtype=pl.String)
-                first = repr(start[name])
-            else:
-                first = start[name]
-            before = column.shift(1)
-            changed = column.ne_missing(before)
-            changed[0] = column[0] != first if first is not None else column[0] is not None
-            marks.append(pl.select(pl.when(changed).then(pl.lit(name))).to_series().alias(name))
-        if not marks:
-            return pl.Series([[]] * len(self), dtype=pl.List(pl.String))
-        return pl.DataFrame(marks).select(pl.concat_list(pl.all()).list.drop_nulls()).to_series()
-
-
-SHOWN = 50
+            values: list[Any] = [start[name], *history[name].to_list()]
+            changes.append([name if after != before else None for before, after in zip(values, values[1:], strict=False)])
+        return pl.Series([[name for name in one if name] for one in zip(*changes, strict=True)], dtype=pl.List(pl.String))

@@ -64,7 +64,7 @@ class Timeline:
         self.zone = zone
         self.rejected = REJECTED.to_frame() if rejected is None else rejected
         self.basis = Basis(source, frontier, aggregate.fingerprint(), len(typed))
-        self._read_events = read_events
+        self.read_events = read_events
         self._shared = Shared(typed)
         self.rows = Rows(typed)
         reducers = aggregate.reducers
@@ -91,7 +91,7 @@ class Timeline:
         Raises InstantError for a naive or unreadable instant, NoSuchColumn.
         """
         check_cut(cut)
-        wanted = self._wanted(columns)
+        wanted = self.wanted(columns)
         if (when is None) == (version is None):
             raise InstantError("at needs an instant or a version", hint="book.at('2025-01-15T14:00Z') or book.at(version=3)")
         if version is not None:
@@ -125,7 +125,7 @@ class Timeline:
                 start = micros(since, self.zone)
                 keep &= (self.rows.until(counted, FOREVER) > start) | (counted >= start)
             rows = rows[keep]
-        return self.frame(rows, self.rows.owners[rows], self._wanted(columns), counted)
+        return self.frame(rows, self.rows.owners[rows], self.wanted(columns), counted)
 
     def asof(
         self,
@@ -146,7 +146,7 @@ class Timeline:
         Raises SpineError for a missing column, naive moments, and names that would collide; NoSuchColumn.
         """
         spine = spine_frame(spine, on, by)
-        wanted = [name for name in self._wanted(columns) if name not in ROW or columns is not None]
+        wanted = [name for name in self.wanted(columns) if name not in ROW or columns is not None]
         added = [prefix + name for name in dict.fromkeys(["version", *wanted, "state_age"])]
         collide = [name for name in added if name in spine.columns]
         if collide:
@@ -267,7 +267,8 @@ class Timeline:
         done = each(lambda make: make(), work.values(), len(rows))
         return pl.DataFrame([column.alias(name) for name, column in zip(work, done, strict=True)])
 
-    def _wanted(self, columns: str | Iterable[str] | None) -> list[str]:
+    def wanted(self, columns: str | Iterable[str] | None) -> list[str]:
+        """Check the names of columns that a frame of states is to have; None means all."""
         if columns is None:
             return ["valid_from", "valid_to", *self.aggregate.columns()]
         return self.aggregate.columns(columns)

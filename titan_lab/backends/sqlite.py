@@ -66,6 +66,7 @@ class SqliteStore:
         """Read in order of the key; ids are looked up, types and window are filtered by the caller."""
         with self._session() as db:
             db.execute("BEGIN")  # one state of the store for all frames
+            db.text_factory = bytes  # text that is no UTF-8 must not stop the good rows beside it
             for where, values in _wheres(scope):
                 rows = db.execute(f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY aggregate_id, version", values)
                 while batch := rows.fetchmany(min(size, MOST)):
@@ -146,8 +147,6 @@ class SqliteStore:
                 f"file:{quote(str(self.path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
             )
             try:
-                # Bytes that are no UTF-8 must not stop the good rows beside them.
-                db.text_factory = _text
                 if not self.writable:
                     db.execute("PRAGMA query_only = ON")
                 yield db
@@ -161,10 +160,6 @@ class SqliteStore:
             raise OpenError(
                 f"{self.path} is no SQLite database, or is damaged: {error}", hint="Parquet files open with parquet://path"
             ) from error
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
 
 
 def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -183,12 +178,14 @@ def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
 
 
 def _series(name: str, values: tuple[Any, ...]) -> pl.Series:
-    # SQLite lets any value stand in any column; what is not of the column's type is judged as text.
-    dtype = pl.Int64 if name == "version" else pl.String
     try:
-        return pl.Series(name, values, dtype)
+        if name == "version":
+            return pl.Series(name, values, pl.Int64)
+        column = pl.Series(name, values, pl.Binary)
+        return column.cast(pl.String)
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
-        return pl.Series(name, [None if v is None else _text(v) if isinstance(v, bytes) else str(v) for v in values], pl.String)
+        # SQLite lets any value stand in any column; what is not of the column's type is judged as text.
+        return pl.Series(name, [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], strict=False)
 
 
 def _differs(stored: str, written: str) -> bool:

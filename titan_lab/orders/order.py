@@ -36,7 +36,7 @@ class Order(Aggregate):
         allowed={
             None: ["CREATED"],
             "CREATED": ["PAID", "CANCELLED"],
-            "PAID": ["SHIPPED", "CANCELLED"],
+            "PAID": ["PAID", "SHIPPED", "CANCELLED"],  # a gift card and a credit card, say, are two payments
             "SHIPPED": ["DELIVERED", "CANCELLED"],  # a parcel can still be called back, not shipped twice
             "DELIVERED": [],
             "CANCELLED": [],

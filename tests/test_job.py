@@ -181,7 +181,7 @@ def test_what_other_tools_wave_through_is_a_failure_here(project, cell):
 
 
 def test_a_killed_kernel_is_reported_as_killed(project, tmp_path):
-    """Nothing claims success, cell by cell, in the notebook's metadata either; what it started is gone too."""
+    """Nothing claims success, not even cell by cell in the notebook; what it started is gone too."""
     child = "import subprocess; open('pid', 'w').write(str(subprocess.Popen(['sleep', '60']).pid))"
     project("killed", child, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "y = 2")
 

@@ -45,7 +45,9 @@ def spine_frame(spine: Any, on: str, by: str) -> pl.DataFrame:
             else f"frame.with_columns(pl.col({on!r}).str.to_datetime(time_zone='UTC')) reads text",
             column=on,
         )
-    return frame.with_columns(as_text(frame[by]), frame[on].dt.cast_time_unit("us").dt.convert_time_zone("UTC"))
+    return frame.with_columns(
+        as_text(frame[by]), frame[on].dt.cast_time_unit("us").dt.convert_time_zone("UTC")
+    )
 
 
 class IdIndex:
@@ -54,7 +56,9 @@ class IdIndex:
     def __init__(self, ids: pl.Series) -> None:
         self.ids = ids
         self.hashes = ids.hash().to_numpy()
-        bits = (2 * len(ids)).bit_length()  # at most every second slot is taken, so most ids lie where they belong
+        bits = (
+            2 * len(ids)
+        ).bit_length()  # at most every second slot is taken, so most ids lie where they belong
         self.shift = np.uint64(64 - bits) if bits else np.uint64(63)
         self.mask = (1 << bits) - 1
         self.slots = np.full(1 << bits, -1, dtype=np.int32)

@@ -41,10 +41,14 @@ class Book(Timeline):
         if self.undeclared:
             facts["undeclared types"] = ", ".join(f"{name} x {n:,}" for name, n in self.undeclared.items())
         if self.rows.stepping_back.any():
-            facts["clocks stepping back"] = f"{int(self.rows.stepping_back.sum()):,} aggregates (see .cuts(instant))"
+            facts["clocks stepping back"] = (
+                f"{int(self.rows.stepping_back.sum()):,} aggregates (see .cuts(instant))"
+            )
         facts["source"], facts["complete"] = self.basis.source, self.basis.frontier
         facts["columns"] = ", ".join(self.aggregate.reducers)
-        return html.card(f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}")
+        return html.card(
+            f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}"
+        )
 
 
 def find(ids: pl.Series, wanted: str) -> int | None:

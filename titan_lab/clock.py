@@ -75,7 +75,7 @@ def instant(moment: Instant, zone: str | None = None) -> datetime:
             if where is None:
                 raise InstantError(
                     f"{moment.isoformat()} has no time zone, so it is not one instant",
-                    hint=f"write '{moment.isoformat()}Z' for UTC, or open the log with zone='America/Sao_Paulo'",
+                    hint=f"write '{moment.isoformat()}Z' for UTC, or open the log with zone='Europe/Berlin'",
                     found=moment,
                 )
             moment = moment.replace(tzinfo=where)
@@ -110,7 +110,9 @@ def duration(text: str | timedelta) -> timedelta:
         return text
     parts = re.findall(r"(\d+)(us|ms|s|m|h|d|w)", text)
     if not parts or "".join(n + unit for n, unit in parts) != text.replace(" ", ""):
-        raise InstantError(f"{text!r} is no length of time", hint="use '30m', '12h', '1d', '2w' or a timedelta")
+        raise InstantError(
+            f"{text!r} is no length of time", hint="use '30m', '12h', '1d', '2w' or a timedelta"
+        )
     unit_names = {
         "us": "microseconds",
         "ms": "milliseconds",
@@ -127,7 +129,7 @@ def check_cut(cut: str) -> Cut:
     """Refuse a cut that has no meaning."""
     if cut not in CUTS:
         raise InstantError(f"{cut!r} is no cut", hint=f"the cuts are {', '.join(CUTS)}")
-    return cut  # type: ignore[return-value]
+    return cut
 
 
 def counted_from(timestamps: np.ndarray, starts: np.ndarray, cut: Cut) -> np.ndarray:
@@ -172,5 +174,7 @@ def _parse(read, text: str, moment: object):  # type: ignore[no-untyped-def]
         return read(text)
     except ValueError as error:
         raise InstantError(
-            f"{moment!r} is no instant: {error}", hint="write ISO-8601 such as '2025-01-01T14:00Z'", found=moment
+            f"{moment!r} is no instant: {error}",
+            hint="write ISO-8601 such as '2025-01-01T14:00Z'",
+            found=moment,
         ) from error

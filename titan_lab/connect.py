@@ -37,7 +37,9 @@ def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> Ev
         known = [f"{name}://" for name in BACKENDS]
         hint = nearest(f"{scheme}://", known) if separator else _guess(str(url))
         raise UnknownScheme(
-            f"no backend opens {_redacted(str(url))!r}; the known schemes are {', '.join(known)}", hint=hint, known=known
+            f"no backend opens {_redacted(str(url))!r}; the known schemes are {', '.join(known)}",
+            hint=hint,
+            known=known,
         )
     module, name = BACKENDS[scheme]
     store = getattr(import_module(module), name).open(address, writable)
@@ -81,12 +83,15 @@ def from_frame(
         "metadata": metadata,
         "timestamp": timestamp,
     }
-    wanted = [name for name in named.values() if name is not None] + (payload if isinstance(payload, list) else [])
+    wanted = [name for name in named.values() if name is not None] + (
+        payload if isinstance(payload, list) else []
+    )
     for name in wanted:
         if name not in table.columns:
             raise EventsError(
                 f"the frame has no column {name!r}; it has {', '.join(table.columns) or 'none'}",
-                hint=nearest(name, table.columns) or "tl.from_frame(frame, aggregate_id='case', event_type='activity', timestamp='time')",
+                hint=nearest(name, table.columns)
+                or "tl.from_frame(frame, aggregate_id='case', event_type='activity', timestamp='time')",
                 column=name,
             )
     columns = {role: table[name] for role, name in named.items() if name is not None}
@@ -101,12 +106,19 @@ def from_frame(
 
 def _as_payload(table: pl.DataFrame, fields: list[str]) -> pl.Series:
     if not fields:
-        return pl.Series(["{}"]).new_from_index(0, len(table)) if len(table) else pl.Series([], dtype=pl.String)
+        return (
+            pl.Series(["{}"]).new_from_index(0, len(table)) if len(table) else pl.Series([], dtype=pl.String)
+        )
     return as_json(table.select(fields).to_struct("payload"))
 
 
 def _guess(url: str) -> str | None:
-    suffixes = {".db": "sqlite:///", ".sqlite": "sqlite:///", ".sqlite3": "sqlite:///", ".parquet": "parquet://"}
+    suffixes = {
+        ".db": "sqlite:///",
+        ".sqlite": "sqlite:///",
+        ".sqlite3": "sqlite:///",
+        ".parquet": "parquet://",
+    }
     prefix = suffixes.get(Path(url).suffix)
     return f"write {prefix}{url}" if prefix else "write a URL such as sqlite:///data/samples/orders.db"
 

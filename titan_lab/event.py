@@ -15,15 +15,15 @@ from titan_lab.errors import EventsError, InstantError
 from titan_lab.jsontext import in_pieces, not_objects
 from titan_lab.parallel import joined
 
-TIMESTAMP = pl.Datetime("us", "UTC")
+TIMESTAMP: pl.DataType = pl.Datetime("us", "UTC")
 
 EVENTS = pl.Schema(
     {
-        "aggregate_id": pl.String,  # the stream's key
-        "version": pl.Int64,  # the event's place in its aggregate: 1, 2, 3 ...
-        "event_type": pl.String,
-        "payload": pl.String,  # the text of one JSON object
-        "metadata": pl.String,  # the text of one JSON object, or null
+        "aggregate_id": pl.String(),  # the stream's key
+        "version": pl.Int64(),  # the event's place in its aggregate: 1, 2, 3 ...
+        "event_type": pl.String(),
+        "payload": pl.String(),  # the text of one JSON object
+        "metadata": pl.String(),  # the text of one JSON object, or null
         "timestamp": TIMESTAMP,  # when the store says it wrote the event
     }
 )
@@ -89,7 +89,9 @@ def parse_object(text: str) -> Any:
     return json.loads(text, parse_float=Decimal, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
 
 
-def check(raw: pl.DataFrame, zone: str | None = None, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
+def check(
+    raw: pl.DataFrame, zone: str | None = None, parse_json: bool = True
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Part raw rows into good EVENTS and REJECTED ones; every row is in exactly one of the two.
 
     raw: the columns of EVENTS in any order and any sensible type, and optionally `place`: where each row
@@ -102,7 +104,7 @@ def check(raw: pl.DataFrame, zone: str | None = None, parse_json: bool = True) -
     missing = [name for name in EVENTS if name not in raw.columns and name != "metadata"]
     if missing:
         raise EventsError(
-            f"events lack the column{'s' * (len(missing) > 1)} {', '.join(missing)}; found {', '.join(raw.columns)}",
+            f"events lack the column {', '.join(missing)}; found {', '.join(raw.columns) or 'none'}",
             hint=f"events need {', '.join(EVENTS)}; tl.from_frame(frame, aggregate_id=..., ...) names yours",
             missing=missing,
         )
@@ -129,7 +131,9 @@ def check(raw: pl.DataFrame, zone: str | None = None, parse_json: bool = True) -
     return good.filter(~bad), pl.concat(rejects)
 
 
-def reject(raw: pl.DataFrame, good: pl.DataFrame, path: str | pl.Series, reason: str | pl.Series) -> pl.DataFrame:
+def reject(
+    raw: pl.DataFrame, good: pl.DataFrame, path: str | pl.Series, reason: str | pl.Series
+) -> pl.DataFrame:
     """Write rows down as REJECTED, each with its path, its reason and the whole raw row."""
     columns = [name for name in raw.columns if name in EVENTS]
     return good.select(
@@ -139,7 +143,10 @@ def reject(raw: pl.DataFrame, good: pl.DataFrame, path: str | pl.Series, reason:
         event_type="event_type",
         path=path if isinstance(path, pl.Series) else pl.lit(path),
         reason=reason if isinstance(reason, pl.Series) else pl.lit(reason),
-        raw=pl.Series([json.dumps(row, default=str) for row in raw.select(columns).iter_rows(named=True)], dtype=pl.String),
+        raw=pl.Series(
+            [json.dumps(row, default=str) for row in raw.select(columns).iter_rows(named=True)],
+            dtype=pl.String,
+        ),
     ).match_to_schema(REJECTED)
 
 
@@ -149,12 +156,14 @@ def _place(raw: pl.DataFrame) -> pl.Series:
     if isinstance(raw.schema["place"], pl.Struct):
         file, row = raw["place"].struct.fields
         parts = raw["place"].struct
-        return pl.select(pl.format("{} row {}", parts.field(file).cast(pl.String), parts.field(row))).to_series()
+        return pl.select(
+            pl.format("{} row {}", parts.field(file).cast(pl.String), parts.field(row))
+        ).to_series()
     return as_text(raw["place"])
 
 
 class InOrder(NamedTuple):
-    """Events sorted by (aggregate_id, version): which rows begin an aggregate, which repeat the key before."""
+    """Events by (aggregate_id, version); which rows begin an aggregate, which repeat the key before."""
 
     events: pl.DataFrame
     first: np.ndarray
@@ -178,7 +187,9 @@ def in_order(events: pl.DataFrame) -> InOrder:
     found = _keys(events.select(pl.all().gather(order)))
     assert found is not None
     if found.again.any():
-        found = _keys(events.sort(["aggregate_id", "version", "timestamp", "event_type", "payload", "metadata"]))
+        found = _keys(
+            events.sort(["aggregate_id", "version", "timestamp", "event_type", "payload", "metadata"])
+        )
     return found  # type: ignore[return-value]
 
 
@@ -209,8 +220,12 @@ def part_duplicates(found: InOrder) -> tuple[InOrder, pl.DataFrame]:
         return found, REJECTED.to_frame()
     extra, first = found.events.filter(found.again), found.events.filter(~found.again)
     same = extra.join(first, on=list(EVENTS), how="semi", nulls_equal=True).with_columns(same=pl.lit(True))
-    told = extra.join(same.unique(), on=list(EVENTS), how="left", nulls_equal=True, maintain_order="left")["same"]
-    reason = pl.select(pl.when(told.fill_null(False)).then(pl.lit(SAME_TWICE)).otherwise(pl.lit(TAKEN))).to_series()
+    told = extra.join(same.unique(), on=list(EVENTS), how="left", nulls_equal=True, maintain_order="left")[
+        "same"
+    ]
+    reason = pl.select(
+        pl.when(told.fill_null(False)).then(pl.lit(SAME_TWICE)).otherwise(pl.lit(TAKEN))
+    ).to_series()
     kept = InOrder(first, found.first[~found.again], np.zeros(len(first), dtype=bool))
     return kept, reject(extra, extra, "version", reason)
 
@@ -226,19 +241,29 @@ def moments(column: pl.Series, zone: str | None = None) -> pl.Series:
         return column.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
     if isinstance(dtype, pl.Datetime | pl.Date):
         if zone is None:
-            return pl.Series(column.name, [None], TIMESTAMP).extend_constant(None, len(column) - 1) if len(column) else column.cast(TIMESTAMP)
+            return (
+                pl.Series(column.name, [None], TIMESTAMP).extend_constant(None, len(column) - 1)
+                if len(column)
+                else column.cast(TIMESTAMP)
+            )
         zone_of(zone)
-        local = column.cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+        local = column.cast(pl.Datetime("us")).dt.replace_time_zone(
+            zone, ambiguous="earliest", non_existent="null"
+        )
         return local.dt.convert_time_zone("UTC")
     if dtype == pl.Null:
         return column.cast(TIMESTAMP)
     if dtype != pl.String:
         column = as_text(column)
-    parsed = column.str.replace(" ", "T", literal=True).str.to_datetime(ISO_WITH_ZONE, time_unit="us", strict=False)
+    parsed = column.str.replace(" ", "T", literal=True).str.to_datetime(
+        ISO_WITH_ZONE, time_unit="us", strict=False
+    )
     parsed = parsed.dt.convert_time_zone("UTC")
     unread = parsed.is_null() & column.is_not_null()
     if unread.any():
-        parsed = parsed.scatter(unread.arg_true(), [_one_moment(text, zone) for text in column.filter(unread)])
+        parsed = parsed.scatter(
+            unread.arg_true(), [_one_moment(text, zone) for text in column.filter(unread)]
+        )
     return parsed
 
 
@@ -247,7 +272,11 @@ def as_text(column: pl.Series) -> pl.Series:
     if column.dtype == pl.String:
         return column
     if column.dtype == pl.Binary:
-        return pl.Series(column.name, [None if b is None else bytes(b).decode("utf-8", "replace") for b in column], pl.String)
+        return pl.Series(
+            column.name,
+            [None if b is None else bytes(b).decode("utf-8", "replace") for b in column],
+            pl.String,
+        )
     if column.dtype == pl.Object:
         return pl.Series(column.name, [None if value is None else str(value) for value in column], pl.String)
     return column.cast(pl.String)
@@ -258,7 +287,10 @@ def as_json(column: pl.Series) -> pl.Series:
     if isinstance(column.dtype, pl.Struct):
         return column.struct.json_encode()
     if column.dtype == pl.Object:
-        texts = [value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in column]
+        texts = [
+            value if value is None or isinstance(value, str) else json.dumps(value, default=str)
+            for value in column
+        ]
         return pl.Series(column.name, texts, pl.String)
     return as_text(column)
 
@@ -272,7 +304,9 @@ def _whole(column: pl.Series) -> pl.Series:
     return as_text(column).cast(pl.Int64, strict=False)
 
 
-def _faults(good: pl.DataFrame, raw: pl.DataFrame, zone: str | None, parse_json: bool) -> list[tuple[str, str, np.ndarray]]:
+def _faults(
+    good: pl.DataFrame, raw: pl.DataFrame, zone: str | None, parse_json: bool
+) -> list[tuple[str, str, np.ndarray]]:
     no_moment = "no instant: expected ISO-8601 with a zone, such as 2025-01-01T10:00:00Z"
     if zone is None:
         no_moment += "; without a zone, open the log with zone="

@@ -16,6 +16,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from types import FrameType
 from typing import Any, ClassVar
 
 import polars as pl
@@ -24,7 +25,7 @@ from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.event import Event
 from titan_lab.kinds import Misfit
 from titan_lab.payload import EventType
-from titan_lab.reducers import Reducer, key
+from titan_lab.reducers import Reducer, key, step
 from titan_lab.upcast import Chain, Upcast
 
 ENGINE = 1  # raise it when the meaning of a reducer changes, so that what was folded before is folded again
@@ -58,7 +59,9 @@ class State:
         try:
             return object.__getattribute__(self, "_fields")[name]
         except KeyError:
-            raise AttributeError(f"the state has no column {name!r}; it has {', '.join(self._fields)}") from None
+            raise AttributeError(
+                f"the state has no column {name!r}; it has {', '.join(self._fields)}"
+            ) from None
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -72,7 +75,10 @@ class State:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, State):
             return NotImplemented
-        mine, theirs = (self.aggregate_id, self.version, self._fields), (other.aggregate_id, other.version, other._fields)
+        mine, theirs = (
+            (self.aggregate_id, self.version, self._fields),
+            (other.aggregate_id, other.version, other._fields),
+        )
         return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]  # the fields may hold lists
@@ -84,7 +90,9 @@ class State:
     def __repr__(self) -> str:
         if not self:
             return f"<no state: {self.aggregate_id} had no event yet>"
-        shown = ", ".join(f"{k}={v!r}" for k, v in self._fields.items() if v is not None and not isinstance(v, list))
+        shown = ", ".join(
+            f"{k}={v!r}" for k, v in self._fields.items() if v is not None and not isinstance(v, list)
+        )
         return f"<state of {self.aggregate_id} at version {self.version}: {shown}>"
 
 
@@ -105,18 +113,20 @@ class Aggregate:
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Reducer)}
         cls.reducers = {**cls.reducers, **own}
-        frame: Any = sys._getframe(1)
-        within = {**frame.f_globals, **frame.f_locals}
-        known = {
-            one.event_type: one for one in within.values() if isinstance(one, type) and issubclass(one, EventType) and one is not EventType
-        }
-        known |= {event.event_type: event for reducer in own.values() for event in reducer.listens if isinstance(event, type)}
-        for name, reducer in own.items():
-            if name in ROW and not (name == "version"):
-                raise DeclarationError(f"{cls.__name__}.{name}: every state has a {name} already", hint="rename the column")
-            reducer.bind(name, known)
-        cls.events = {name: event for reducer in cls.reducers.values() for name, event in reducer.declared.items()}
+        in_sight = _event_types_in_sight(own.values(), sys._getframe(1))
+        # A `step` that names no events listens to all that the other columns listen to, so it is bound last.
+        for name, reducer in sorted(own.items(), key=lambda one: isinstance(one[1], step)):
+            if name in ROW and name != "version":
+                raise DeclarationError(
+                    f"{cls.__name__}.{name}: every state has a {name} already", hint="rename the column"
+                )
+            reducer.bind(name, cls._declared() if isinstance(reducer, step) else in_sight)
+        cls.events = cls._declared()
         cls.chain = Chain(cls.upcasts)
+
+    @classmethod
+    def _declared(cls) -> dict[str, type[EventType]]:
+        return {name: event for reducer in cls.reducers.values() for name, event in reducer.declared.items()}
 
     @classmethod
     def schema(cls) -> pl.Schema:
@@ -133,7 +143,9 @@ class Aggregate:
             if name not in cls.reducers and name not in ROW:
                 known = [*cls.reducers, *ROW]
                 raise NoSuchColumn(
-                    f"{cls.__name__} has no column {name!r}; it has {', '.join(known)}", hint=nearest(name, known), column=name
+                    f"{cls.__name__} has no column {name!r}; it has {', '.join(known)}",
+                    hint=nearest(name, known),
+                    column=name,
                 )
         return wanted
 
@@ -142,9 +154,15 @@ class Aggregate:
         """Hash the declaration, its event shapes, its upcasters and the engine: another one means refold."""
         if "_fingerprint" in vars(cls):
             return cls._fingerprint
-        told = [f"engine {ENGINE}", cls.__name__, *(f"{n}={r.describe()}:{r.dtype}" for n, r in cls.reducers.items())]
+        told = [
+            f"engine {ENGINE}",
+            cls.__name__,
+            *(f"{n}={r.describe()}:{r.dtype}" for n, r in cls.reducers.items()),
+        ]
         told += [f"{name}{event.shape.slots!r}" for name, event in sorted(cls.events.items())]
-        cls._fingerprint = hashlib.sha256("\n".join([*told, cls.chain.fingerprint()]).encode()).hexdigest()[:12]
+        cls._fingerprint = hashlib.sha256("\n".join([*told, cls.chain.fingerprint()]).encode()).hexdigest()[
+            :12
+        ]
         return cls._fingerprint
 
     @classmethod
@@ -184,8 +202,8 @@ class Aggregate:
         The specification of what ``log.fold`` computes for all aggregates at once.
         """
         state = cls.initial() if start is None else start
-        for state in cls.states(events, state):
-            pass
+        for event in events:
+            state = cls.evolve(state, event)
         return state
 
     @classmethod
@@ -203,6 +221,18 @@ class Aggregate:
             event.metadata,
             event.timestamp,
         )
+
+
+def _event_types_in_sight(reducers: Iterable[Reducer], frame: FrameType) -> dict[str, type[EventType]]:
+    """Find the event types that a keyword can name: those beside the class, and beside the events it lists.
+
+    The second lets ``latest(OrderCreated, OrderCorrected="corrected_amount")`` do without an import.
+    """
+    listed = [event for reducer in reducers for event in reducer.listens if isinstance(event, type)]
+    beside = [vars(sys.modules[event.__module__]) for event in listed if event.__module__ in sys.modules]
+    seen = [one for names in (*beside, frame.f_globals, frame.f_locals) for one in names.values()]
+    found = [one for one in (*seen, *listed) if isinstance(one, type) and issubclass(one, EventType)]
+    return {event.__name__: event for event in found if event is not EventType}
 
 
 __all__ = ["ENGINE", "ROW", "Aggregate", "Misfit", "State"]

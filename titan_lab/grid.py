@@ -15,7 +15,9 @@ from titan_lab.parallel import each
 from titan_lab.rows import Rows
 from titan_lab.tracks import States, Track
 
-Cells: TypeAlias = tuple[np.ndarray, np.ndarray] | None  # first cell, and the one after the last; None: cell 0 alone
+Cells: TypeAlias = (
+    tuple[np.ndarray, np.ndarray] | None
+)  # first cell, and the one after the last; None: cell 0 alone
 Look: TypeAlias = tuple[np.ndarray, Cells]  # rows, and the cells of the grid in which each held
 
 LIMB = 22  # bits; a double adds two thousand million numbers of 22 bits without rounding
@@ -36,16 +38,19 @@ def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | 
     try:
         grid = pl.datetime_range(local[0], local[1], step, time_unit="us", time_zone=where, eager=True)
     except pl.exceptions.PolarsError as error:
-        raise InstantError(f"{step!r} is no step: {error}", hint="use '15m', '1h', '1d', '1w', '1mo'") from error
+        raise InstantError(
+            f"{step!r} is no step: {error}", hint="use '15m', '1h', '1d', '1w', '1mo'"
+        ) from error
     return grid.dt.convert_time_zone("UTC").alias("instant")
 
 
 def tally(
     grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None
-) -> tuple[pl.Series, np.ndarray, np.ndarray | None]:
+) -> tuple[pl.Series, np.ndarray, np.ndarray]:
     """Count the states on a grid of instants, and add up the smallest units of a measure over them.
 
-    Returns the values of `by` that occur, sorted, and counts and sums as int64 arrays of instants x values.
+    Returns the values of `by` that occur, sorted, and counts and sums (zeros without a measure) as int64
+    arrays of instants x values.
     """
     counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
     looks: list[Look]
@@ -64,31 +69,35 @@ def tally(
         owners = rows.owners[some]
         numbers = number(place, owners).astype(np.intp, copy=False)
         counts = occupancy(cells, numbers, shape)
-        return counts, None if measure is None else occupancy(cells, numbers, shape, measure.units(some, owners))
+        return counts, None if measure is None else occupancy(
+            cells, numbers, shape, measure.units(some, owners)
+        )
 
-    done = each(one, range(len(looks)), len(counted))
-    counts = np.sum([n for n, _ in done], axis=0, dtype=np.int64) if done else np.zeros(shape, dtype=np.int64)
+    counts, sums = np.zeros((2, *shape), dtype=np.int64)
+    for counted_here, summed_here in each(one, range(len(looks)), len(counted)):
+        counts += counted_here
+        sums += 0 if summed_here is None else summed_here
     occurs = np.flatnonzero(counts.any(axis=0))
-    sums = None
-    if measure is not None:
-        sums = np.sum([n for _, n in done], axis=0, dtype=np.int64)[:, occurs] if done else counts[:, occurs]
-    return groups.gather(occurs), counts[:, occurs], sums
+    return groups.gather(occurs), counts[:, occurs], sums[:, occurs]
 
 
-def _groups(by: Track | None, looks: list[Look], rows: Rows) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
+def _groups(
+    by: Track | None, looks: list[Look], rows: Rows
+) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
     """Give the values that a column has, sorted, and a function that numbers them on a look's rows."""
     if by is None:
         return pl.Series([None]), lambda place, owners: np.zeros(len(owners), dtype=np.intp)
     if isinstance(by, States):
-        names = pl.Series(np.arange(len(by.dtype.categories) + 1, dtype=np.uint8)).cat.to(by.dtype, strict=False)  # type: ignore[attr-defined]
-        return names, lambda place, owners: by.codes(looks[place][0], owners)
+        return by.named(np.arange(by.size + 1)), lambda place, owners: by.codes(looks[place][0], owners)
     columns = [by.at(some, rows.owners[some]) for some, _ in looks]
     groups = pl.concat(columns).unique().sort(nulls_last=True) if columns else pl.Series([], dtype=by.dtype)
     numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
 
     def number(place: int, owners: np.ndarray) -> np.ndarray:
         values = columns[place].alias("value").to_frame()
-        return values.join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")["number"].to_numpy()
+        return values.join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")[
+            "number"
+        ].to_numpy()
 
     return groups, number
 

@@ -14,15 +14,16 @@ BITE = 16_384  # texts decoded at a time: they stay in the processor's cache, 4x
 PIECE = 8 * BITE  # rows a thread works on at a time: enough to make the cost of each call small
 OBJECT = pl.Struct({"": pl.Boolean})  # accepts any JSON object and keeps nothing of it
 # A flat object without escapes: what most metadata is, and several times faster to recognise than to parse.
-FLAT = (
-    r'^(?:\{\}|\{(?:"[^"\\\x00-\x1f]*":(?:"[^"\\\x00-\x1f]*"|-?[1-9][0-9]{0,9}(?:\.[0-9]{1,6})?|0|null|true|false)(?:,|\}$))+)$'
-)
+TEXT, SCALAR = r'"[^"\\\x00-\x1f]*"', r"-?[1-9][0-9]{0,9}(?:\.[0-9]{1,6})?|0|null|true|false"
+FLAT = rf"^(?:\{{\}}|\{{(?:{TEXT}:(?:{TEXT}|{SCALAR})(?:,|\}}$))+)$"
 
 T = TypeVar("T")
 
 
-def decode(texts: pl.Series, dtype: pl.Struct, otherwise: pl.Struct | None = None) -> tuple[pl.Series, np.ndarray]:
-    """Decode JSON objects to structs of `dtype`, or all of them to `otherwise` where one does not fit `dtype`.
+def decode(
+    texts: pl.Series, dtype: pl.Struct, otherwise: pl.Struct | None = None
+) -> tuple[pl.Series, np.ndarray]:
+    """Decode JSON objects to structs of `dtype`; where one does not fit, all of them to `otherwise`.
 
     Returns the structs, one per text in the same order, and a bool array that is True where the text is no
     JSON object or does not fit (the struct is null there). Fields the dtype lacks are passed over, absent
@@ -32,10 +33,13 @@ def decode(texts: pl.Series, dtype: pl.Struct, otherwise: pl.Struct | None = Non
     if not bites:
         return pl.Series(texts.name, [], dtype), np.zeros(0, dtype=bool)
     whole = [_at_once(bite, dtype) for bite in bites]
-    if all(structs is not None for structs in whole):
-        return pl.concat(whole, rechunk=True), np.zeros(len(texts), dtype=bool)  # type: ignore[type-var]
+    fitting = [structs for structs in whole if structs is not None]
+    if len(fitting) == len(whole):
+        return pl.concat(fitting, rechunk=True), np.zeros(len(texts), dtype=bool)
     found = [_one_by_one(bite, otherwise or dtype) for bite in bites]
-    return pl.concat([structs for structs, _ in found], rechunk=True), np.concatenate([bad for _, bad in found])
+    return pl.concat([structs for structs, _ in found], rechunk=True), np.concatenate(
+        [bad for _, bad in found]
+    )
 
 
 def not_objects(texts: pl.Series) -> np.ndarray:
@@ -69,7 +73,7 @@ def _at_once(texts: pl.Series, dtype: pl.Struct) -> pl.Series | None:
 
 
 def _one_by_one(texts: pl.Series, dtype: pl.Struct) -> tuple[pl.Series, np.ndarray]:
-    """Decode what can be decoded: in one go where that works, else by halves until the bad texts stand alone."""
+    """Decode what can be decoded, by halves until the bad texts stand alone."""
     texts = texts.str.strip_chars_start(" \t\r\n")
     bad = ~texts.str.starts_with("{").fill_null(False).to_numpy()
     texts = texts.scatter(np.flatnonzero(bad), "{}") if bad.any() else texts

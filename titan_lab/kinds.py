@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,7 +70,7 @@ class Kind:
         raise NotImplementedError
 
     def missing(self, column: pl.Series) -> np.ndarray:
-        """Tell for each row whether something required is missing inside it (the value itself may be null)."""
+        """Tell for each row whether something required is missing inside it; it may itself be null."""
         return np.zeros(len(column), dtype=bool)
 
     def build(self, value: Any) -> Any:
@@ -95,11 +95,11 @@ class Text(Kind):
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         # The decoder writes numbers and booleans as text, too; only plain whole numbers are sure to be right.
-        numeric = column.cast(pl.Float64, strict=False).is_not_null()
         doubtful = column.is_in(["true", "false"]).fill_null(False)
-        if numeric.any():
+        numeric = column.cast(pl.Float64, strict=False)
+        if numeric.null_count() < len(numeric):
             plain = column.str.contains(r"^-?[1-9]\d{0,17}$").fill_null(False)
-            doubtful = doubtful | (numeric & ~plain)
+            doubtful = doubtful | (numeric.is_not_null() & ~plain)
         return column, doubtful.to_numpy()
 
 
@@ -174,8 +174,8 @@ class Money(Kind):
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         if column.dtype == pl.Float64:
-            # A third decimal would be rounded away: the double nearest to the JSON text must be the one nearest
-            # to whole cents. (numpy divides as IEEE says; polars multiplies by a rounded 1/100.)
+            # A third decimal would be rounded away: the double nearest to the JSON text must be the one
+            # nearest to whole cents. (numpy divides as IEEE says; polars multiplies by a rounded 1/100.)
             numbers = column.fill_null(0).to_numpy()
             units = np.rint(numbers * 100)
             sure = (units / 100 == numbers) & (np.abs(units) < 10**SURE_DIGITS)
@@ -205,7 +205,9 @@ def halves_of(units: np.ndarray) -> np.ndarray:
 
 def from_halves(halves: np.ndarray, scale: int) -> pl.Series:
     """Take what `halves_of` laid out as a Decimal column, without copying."""
-    return pl.Series(pa.Array.from_buffers(pa.decimal128(38, scale), len(halves), [None, pa.py_buffer(halves)]))
+    return pl.Series(
+        pa.Array.from_buffers(pa.decimal128(38, scale), len(halves), [None, pa.py_buffer(halves)])
+    )
 
 
 class Flag(Kind):
@@ -259,7 +261,7 @@ class Nested(Kind):
 
     slots: tuple[Slot, ...]
     make: Any = dict  # what `read` builds from the fields
-    expected: ClassVar[str] = "an object"
+    expected = "an object"
 
     @cached_property
     def dtype(self) -> pl.Struct:  # type: ignore[override]
@@ -276,7 +278,7 @@ class Nested(Kind):
 
     @cached_property
     def fast_wire(self) -> pl.Struct:
-        """Give the fast wire, unless a boolean is declared inside: then true in a number's place would not stand out."""
+        """Give the fast wire, unless a boolean is declared: then true as a number would not stand out."""
         return self.wire_text if "Boolean" in repr(self.dtype) else self.wire
 
     def read(self, value: Any, path: str) -> Any:
@@ -294,7 +296,9 @@ class Nested(Kind):
         return self.make(**fields)
 
     def build(self, value: Any) -> Any:
-        return None if value is None else self.make(**{s.name: s.kind.build(value[s.name]) for s in self.slots})
+        return (
+            None if value is None else self.make(**{s.name: s.kind.build(value[s.name]) for s in self.slots})
+        )
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         frame, doubtful = self.frame(column)
@@ -305,14 +309,21 @@ class Nested(Kind):
         doubtful = np.zeros(len(column), dtype=bool)
         fields = []
         for slot in self.slots:
-            field, doubts = slot.kind.columns(column.struct.field(slot.name))
+            stored = column.struct.field(slot.name)
+            if stored.null_count() == len(stored):
+                fields.append(pl.Series(slot.name, [None], slot.kind.dtype).new_from_index(0, len(stored)))
+                continue
+            field, doubts = slot.kind.columns(stored)
             fields.append(field.alias(slot.name))
             doubtful |= doubts
         return pl.DataFrame(fields) if fields else pl.DataFrame(height=len(column)), doubtful
 
     def missing(self, column: pl.Series) -> np.ndarray:
         there = column.is_not_null().to_numpy()
-        return self.missing_in(column.struct.unnest() if self.slots else pl.DataFrame(height=len(column))) & there
+        return (
+            self.missing_in(column.struct.unnest() if self.slots else pl.DataFrame(height=len(column)))
+            & there
+        )
 
     def missing_in(self, frame: pl.DataFrame) -> np.ndarray:
         """Tell which rows of the fields' columns lack something required."""
@@ -327,7 +338,9 @@ class Nested(Kind):
     def with_defaults(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Fill the fields' defaults where nothing stands."""
         defaults = {s.name: s.default for s in self.slots if not s.required and s.default is not None}
-        return frame.with_columns(pl.col(n).fill_null(pl.lit(v, dtype=frame.schema[n])) for n, v in defaults.items())
+        return frame.with_columns(
+            pl.col(n).fill_null(pl.lit(v, dtype=frame.schema[n])) for n, v in defaults.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -335,7 +348,7 @@ class Many(Kind):
     """An array whose elements are all of one kind."""
 
     of: Kind
-    expected: ClassVar[str] = "an array"
+    expected = "an array"
 
     @cached_property
     def dtype(self) -> pl.List:  # type: ignore[override]
@@ -383,7 +396,7 @@ def lists_together(lengths: np.ndarray, elements: pl.Series, nulls: pl.Series | 
     """Build a List column from each row's length and all elements in order, without copying them."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    # Arrow arrays come from polars here, since `pa.array` would import pandas to see whether it got a pandas object.
+    # These Arrow arrays come from polars: `pa.array` imports pandas to see whether it was given one.
     mask = pl.Series(nulls).to_arrow() if nulls is not None and nulls.any() else None
     values = elements.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
     together = pa.LargeListArray.from_arrays(pl.Series(offsets).to_arrow(), values, mask=mask)
@@ -402,5 +415,12 @@ def _with_nulls_of(column: pl.Series, read: pl.Series) -> pl.Series:
 
 
 def _json_name(value: Any) -> str:
-    names = {str: "text", bool: "a boolean", int: "a number", Decimal: "a number", list: "an array", dict: "an object"}
+    names = {
+        str: "text",
+        bool: "a boolean",
+        int: "a number",
+        Decimal: "a number",
+        list: "an array",
+        dict: "an object",
+    }
     return names.get(type(value), "null" if value is None else type(value).__name__)

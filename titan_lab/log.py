@@ -11,7 +11,7 @@ import polars as pl
 from titan_lab.backends.contract import Appended, Frontier, Reader
 from titan_lab.book import Book, no_such
 from titan_lab.errors import EventsError, ReadOnly
-from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, check, in_order, part_duplicates
+from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate
 from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
@@ -69,10 +69,11 @@ class EventLog:
 
     @property
     def rejected(self) -> pl.DataFrame:
-        """List what could not be read, one row each: place, aggregate_id, version, event_type, path, reason, raw.
+        """List what could not be read, one row each, as REJECTED.
 
-        path is the column, or the JSON path in the payload. Payloads are checked against an aggregate's
-        declared event types when the log is folded, so what a fold refused is listed from then on.
+        Returns place, aggregate_id, version, event_type, path, reason and raw (the whole row as JSON). path
+        is the column, or the JSON path in the payload. Payloads are checked against an aggregate's declared
+        event types when the log is folded, so what a fold refused is listed from then on.
         """
         told = pl.concat([self._rejected, *self._folded.values()])
         return told.unique(["raw", "path", "reason"], maintain_order=True) if self._folded else told
@@ -85,35 +86,31 @@ class EventLog:
     def audit(self) -> pl.DataFrame:
         """List what is odd about the log: one row per oddity, sorted by kind, aggregate_id and version.
 
-        Returns kind String ("version gap", "duplicate", "clock inversion"), aggregate_id String, version Int64
-        and detail String. A gap is told at the version after it, an inversion at the later version.
+        Returns kind String ("version gap", "duplicate", "clock inversion"), aggregate_id String, version
+        Int64 and detail String. A gap is told at the version after it, an inversion at the later version.
         """
         good, rejected = self._checked(EVERYTHING)
         before = good.with_columns(
-            pl.col("version", "timestamp").shift(1).over("aggregate_id").name.prefix("previous_")
+            pl.col("version").shift(1, fill_value=0).over("aggregate_id").alias("previous_version"),
+            pl.col("timestamp").shift(1).over("aggregate_id").alias("previous_timestamp"),
         )
-        gap = pl.col("version") != pl.col("previous_version").fill_null(0) + 1
+        gap = pl.col("version") != pl.col("previous_version") + 1
         back = pl.col("timestamp") < pl.col("previous_timestamp")
+        early = (pl.col("previous_timestamp") - pl.col("timestamp")).dt.to_string("polars")
         told = [
-            before.filter(gap).select(
-                pl.lit("version gap").alias("kind"), "aggregate_id", "version",
-                pl.format("follows version {}", pl.col("previous_version").fill_null(0)).alias("detail"),
+            _oddities(before.filter(gap), "version gap", pl.format("follows version {}", "previous_version")),
+            _oddities(
+                before.filter(back), "clock inversion", pl.format("stamped {} before its predecessor", early)
             ),
-            before.filter(back).select(
-                pl.lit("clock inversion").alias("kind"), "aggregate_id", "version",
-                pl.format("stamped {} before its predecessor", (pl.col("previous_timestamp") - pl.col("timestamp")).dt.to_string("polars")).alias("detail"),
+            _oddities(
+                rejected.filter(pl.col("reason").is_in([SAME_TWICE, TAKEN])), "duplicate", pl.col("reason")
             ),
-            rejected.filter(path="version").filter(pl.col("version").is_not_null()).select(
-                pl.lit("duplicate").alias("kind"), "aggregate_id", "version", pl.col("reason").alias("detail"),
-            ),
-        ]  # fmt: skip
+        ]
         return pl.concat(told).sort("kind", "aggregate_id", "version")
 
     # ------------------------------------------------------------------ folding and writing
 
-    def fold(
-        self, aggregate: type[Aggregate], *, aggregates: Any = None, newer: WhenNewer = "raise"
-    ) -> Book:
+    def fold(self, aggregate: type[Aggregate], *, aggregates: Any = None, newer: WhenNewer = "raise") -> Book:
         """Fold every aggregate at once into its Timeline.
 
         aggregates: only these ids. newer: what to do with payloads of a schema_version newer than the code,
@@ -187,7 +184,9 @@ class EventLog:
         }
         if len(self.rejected):
             facts["rejected"] = f"{len(self.rejected):,} (see .rejected)"
-        types = events.group_by("event_type").len("events").sort("events", "event_type", descending=[True, False])
+        types = (
+            events.group_by("event_type").len("events").sort("events", "event_type", descending=[True, False])
+        )
         return html.card(f"EventLog {self.url}", facts, body=html.table(types))
 
     # ------------------------------------------------------------------ checking
@@ -214,3 +213,7 @@ class EventLog:
     @cached_property
     def _rejected(self) -> pl.DataFrame:
         return self._checked(EVERYTHING)[1]
+
+
+def _oddities(rows: pl.DataFrame, kind: str, detail: pl.Expr) -> pl.DataFrame:
+    return rows.select(pl.lit(kind).alias("kind"), "aggregate_id", "version", detail.alias("detail"))

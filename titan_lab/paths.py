@@ -32,9 +32,11 @@ def project_root(start: str | os.PathLike[str] | None = None) -> Path:
 
 
 def from_root(url: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Make the path in a store's URL absolute, taking a relative one from the project's root.
+    """Make the path in a store's URL start at the project's root, wherever inside the project this runs.
 
-    Absolute paths, servers and `memory://` come back unchanged.
+    From within the project the answer is relative to the working directory, so that what a notebook shows and
+    what an answer rests on read the same on every machine; from elsewhere it is absolute. Absolute paths,
+    servers and `memory://` come back unchanged.
 
     >>> from_root("sqlite:///data/samples/orders.db", root="/project")
     'sqlite:////project/data/samples/orders.db'
@@ -53,5 +55,9 @@ def from_root(url: str, root: str | os.PathLike[str] | None = None) -> str:
     path = url.removeprefix(prefix)
     if not path or path.startswith("/"):
         return url
-    base = Path(root) if root is not None else project_root()
-    return f"{prefix}{(base / path).as_posix()}"
+    base = Path(root).resolve() if root is not None else project_root()
+    here = Path.cwd()
+    target = base / path
+    return (
+        f"{prefix}{Path(os.path.relpath(target, here) if here.is_relative_to(base) else target).as_posix()}"
+    )

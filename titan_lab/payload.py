@@ -45,8 +45,10 @@ def _slots(cls: type) -> typing.Iterator[Slot]:
     try:
         hints = typing.get_type_hints(cls, localns=dict(frame.f_locals))
     except NameError as error:
-        raise DeclarationError(f"{cls.__name__}: {error}", hint="declare or import the type above this class") from error
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        raise DeclarationError(
+            f"{cls.__name__}: {error}", hint="declare or import the type above this class"
+        ) from error
+    for field in dataclasses.fields(cls):
         kind, optional = _kind(hints[field.name], f"{cls.__name__}.{field.name}")
         has_default = field.default is not dataclasses.MISSING
         default = field.default if has_default else None

@@ -55,12 +55,13 @@ class Reducer:
                 events.append(one)
         for event in events:
             self._listen(event, field)
-        for event_type, field in self.fields.items():
-            if event_type not in known:
+        for class_name, field in self.fields.items():
+            if class_name not in known:
                 raise DeclarationError(
-                    f"{name}: no event type {event_type!r} is known here", hint="import or declare it above the aggregate"
+                    f"{name}: no event type {class_name!r} is known here",
+                    hint="import or declare it above the aggregate",
                 )
-            self._listen(known[event_type], field)
+            self._listen(known[class_name], field)
         if not self.sources:
             raise DeclarationError(f"{name} listens to no event", hint="name at least one event type")
         self.dtype = self.column_dtype()
@@ -99,7 +100,7 @@ class Reducer:
         slots = {slot.name for slot in event.shape.slots}
         if field not in slots and field not in ENVELOPE:
             raise DeclarationError(
-                f"{self.name}: {event.event_type} has no field {field!r}; it has {', '.join(sorted(slots)) or 'none'}",
+                f"{self.name}: {event.event_type} has no field {field!r} (but {', '.join(sorted(slots))})",
                 hint=f"name the field: {type(self).__name__}({event.__name__}, 'field')",
             )
         self.sources[event.event_type] = field
@@ -150,7 +151,8 @@ class total_of(Reducer):
         dtype = super().column_dtype()
         if not (dtype == pl.Int64 or isinstance(dtype, pl.Decimal)):
             raise DeclarationError(
-                f"{self.name} adds up {dtype}, whose sums are not exact", hint="declare the field as Decimal or int"
+                f"{self.name} adds up {dtype}, whose sums are not exact",
+                hint="declare the field as Decimal or int",
             )
         self.initial = pl.Series([0], dtype=pl.Int64).cast(dtype)[0]
         return dtype
@@ -195,7 +197,7 @@ class collect(Reducer):
     """Keep every value in order, as a list; it starts empty."""
 
     @property
-    def initial(self) -> list:  # type: ignore[override]
+    def initial(self) -> list:
         return []
 
     def column_dtype(self) -> pl.DataType:
@@ -225,9 +227,14 @@ class machine(Reducer):
         self.states = {event.event_type: state for event, state in states.items()}
         self.names = list(dict.fromkeys(self.states.values()))
         self.allowed = None if allowed is None else {state: tuple(nexts) for state, nexts in allowed.items()}
-        stray = {s for state, nexts in (self.allowed or {}).items() for s in (state, *nexts)} - {*self.names, None}
+        stray = {s for state, nexts in (self.allowed or {}).items() for s in (state, *nexts)} - {
+            *self.names,
+            None,
+        }
         if stray:
-            raise DeclarationError(f"allowed names states that no event leads to: {', '.join(sorted(map(str, stray)))}")
+            raise DeclarationError(
+                f"allowed names states that no event leads to: {', '.join(sorted(map(str, stray)))}"
+            )
 
     def bind(self, name: str, known: dict[str, type[EventType]]) -> None:
         self.listens = (*self.listens, "event_type")
@@ -240,7 +247,7 @@ class machine(Reducer):
         return self.states[event.event_type]
 
     def track(self, typed: Typed, shared: tracks.Shared) -> tracks.Track:
-        return tracks.States(typed, shared, self.sources, self.dtype, self.states)
+        return tracks.States(typed, shared, self.sources, pl.Enum(self.names), self.states)
 
     def describe(self) -> str:
         return f"machine({self.states}, allowed={self.allowed})"
@@ -281,7 +288,7 @@ class step(Reducer):
         self._dtype = dtype
 
     @property
-    def initial(self) -> Any:  # type: ignore[override]
+    def initial(self) -> Any:
         return self._initial
 
     def bind(self, name: str, known: dict[str, type[EventType]]) -> None:
@@ -293,7 +300,9 @@ class step(Reducer):
             return pl.Series([], dtype=self._dtype).dtype
         if self._initial is not None:
             return pl.Series([self._initial]).dtype
-        raise DeclarationError(f"{self.name}: a step that starts at None needs a dtype", hint="step(fn, None, dtype=pl.String)")
+        raise DeclarationError(
+            f"{self.name}: a step that starts at None needs a dtype", hint="step(fn, None, dtype=pl.String)"
+        )
 
     def step(self, value: Any, event: Event) -> Any:
         return self.function(value, event)
@@ -303,5 +312,7 @@ class step(Reducer):
 
     def describe(self) -> str:
         code = self.function.__code__
-        digest = hashlib.sha256(f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}".encode()).hexdigest()[
+            :12
+        ]
         return f"step({self.function.__qualname__}, {digest}, {self._initial!r}, {sorted(self.sources)})"

@@ -66,7 +66,9 @@ class Rows:
             within = stamps[piece] <= bound
             followed = self.followed[piece].copy()
             followed[:-1] &= within[1:]
-            followed[-1:] &= stamps[piece.stop : piece.stop + 1] <= bound if piece.stop < len(stamps) else False
+            followed[-1:] &= (
+                stamps[piece.stop : piece.stop + 1] <= bound if piece.stop < len(stamps) else False
+            )
             rows = np.flatnonzero(within > followed)
             rows += piece.start
             return rows
@@ -79,7 +81,7 @@ class Rows:
         return rows, self.owners[rows]
 
     def holding(self, ids: pl.Series, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the row that held for each (id, moment), -1 where none did; and the aggregates, -1 for unknown."""
+        """Find the row that held for each (id, moment), and the aggregate; -1 where there is none."""
         counted, bounds, index = self.counted("prefix"), self.typed.bounds, self.index
 
         def look(piece: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -89,4 +91,6 @@ class Rows:
             return rows_at(counted, low, high, moments[piece]), owners
 
         found = each(look, spans(len(moments), PIECE), len(moments))
-        return joined([rows for rows, _ in found], np.int64), joined([owners for _, owners in found], np.int32)
+        return joined([rows for rows, _ in found], np.int64), joined(
+            [owners for _, owners in found], np.int32
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ class Story:
         check_cut(cut)
         if isinstance(when, int) or (when is None) == (version is None):
             raise InstantError(
-                f"{when!r} is no instant", hint="a story is looked at by .at('2025-01-15T14:00Z') or .at(version=3)"
+                f"{when!r} is no instant",
+                hint="a story is looked at by .at('2025-01-15T14:00Z') or .at(version=3)",
             )
         counted = self.book.rows.counted(cut)
         if version is not None:
@@ -57,16 +59,18 @@ class Story:
     def log(self) -> pl.DataFrame:
         """List the events, one row each in order of version.
 
-        Returns version Int64, event_type String, timestamp and counted_from Datetime(us, UTC) (the instant
-        from which the default cut counts the event: later than its timestamp where an earlier version is stamped
-        later), changed List(String) (the columns of the state that it changed), payload String (JSON as stored)
-        and metadata String.
+        Returns version Int64, event_type String, timestamp and counted_from Datetime(us, UTC), changed
+        List(String), payload String (JSON as stored) and metadata String. counted_from is the instant from
+        which the default cut counts the event: later than its timestamp where an earlier version is stamped
+        later. changed names the columns of the state that the event changed.
         """
         typed, rows = self.book.typed, self._rows
         return pl.DataFrame(
             {
                 "version": typed.version[rows],
-                "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(typed.kind[rows].astype(np.uint32)),
+                "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(
+                    typed.kind[rows].astype(np.uint32)
+                ),
                 "timestamp": as_instants(typed.timestamp[rows]),
                 "counted_from": as_instants(self.book.rows.counted("prefix")[rows]),
                 "changed": self._changed(),
@@ -84,7 +88,9 @@ class Story:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return f"<Story of {self.aggregate.__name__} {self.aggregate_id}: {len(self)} events, now {self.now!r}>"
+        return (
+            f"<Story of {self.aggregate.__name__} {self.aggregate_id}: {len(self)} events, now {self.now!r}>"
+        )
 
     def _repr_html_(self) -> str:
         told = self.log().select("version", "event_type", "timestamp", "changed").tail(SHOWN)
@@ -124,5 +130,7 @@ class Story:
         changes = []
         for name in self.aggregate.reducers:
             values: list[Any] = [start[name], *history[name].to_list()]
-            changes.append([name if after != before else None for before, after in zip(values, values[1:], strict=False)])
-        return pl.Series([[name for name in one if name] for one in zip(*changes, strict=True)], dtype=pl.List(pl.String))
+            changes.append([name if after != before else None for before, after in pairwise(values)])
+        return pl.Series(
+            [[name for name in one if name] for one in zip(*changes, strict=True)], dtype=pl.List(pl.String)
+        )

@@ -83,8 +83,8 @@ class Timeline:
     ) -> pl.DataFrame:
         """Give the state of every aggregate at an instant (inclusive), or after its version n.
 
-        Returns one row per aggregate that existed, sorted by aggregate_id: aggregate_id String, version Int64,
-        valid_from and valid_to Datetime(us, UTC) (null: still holds), then the state's columns. With
+        Returns one row per aggregate that existed, sorted by aggregate_id: aggregate_id String, version
+        Int64, valid_from and valid_to Datetime(us, UTC) (null: still holds), then the state's columns. With
         `columns`, only aggregate_id, version and these. cut: which events count, see ``titan_lab.clock``.
         With version=n, an aggregate that is younger shows its last state.
 
@@ -93,7 +93,9 @@ class Timeline:
         check_cut(cut)
         wanted = self.wanted(columns)
         if (when is None) == (version is None):
-            raise InstantError("at needs an instant or a version", hint="book.at('2025-01-15T14:00Z') or book.at(version=3)")
+            raise InstantError(
+                "at needs an instant or a version", hint="book.at('2025-01-15T14:00Z') or book.at(version=3)"
+            )
         if version is not None:
             rows, owners = self.rows.prefixes(self.typed.version, version)
             return self.frame(rows, owners, wanted, self.rows.counted("prefix"))
@@ -138,10 +140,10 @@ class Timeline:
     ) -> pl.DataFrame:
         """Add to each row of a frame the state that its aggregate had at its moment (inclusive).
 
-        spine: a polars, pandas or arrow frame with an id column `by` and an aware datetime column `on`. Its rows
-        come back in their order, none dropped and none doubled, with the state's columns (each with
-        `prefix`), `version`, and `state_age` Duration(us): how long the state had held. All are null where the
-        aggregate did not exist yet or nobody has the id, and where the state was older than `ttl` ("7d").
+        spine: a polars, pandas or arrow frame with an id column `by` and an aware datetime column `on`. Its
+        rows come back in their order, none dropped and none doubled, with the state's columns (each with
+        `prefix`), `version`, and `state_age` Duration(us): how long the state had held. All are null where
+        the aggregate did not exist yet or nobody has the id, and where the state was older than `ttl` ("7d").
 
         Raises SpineError for a missing column, naive moments, and names that would collide; NoSuchColumn.
         """
@@ -205,9 +207,9 @@ class Timeline:
     def cuts(self, when: Instant) -> pl.DataFrame:
         """List the aggregates on which the three cuts differ at an instant.
 
-        Returns aggregate_id, and for each cut (prefix, filter, latest) the last version it counts and how
-        many events (0 and null where it counts none), sorted by aggregate_id. Aggregates whose timestamps never step
-        back are never in it.
+        Returns aggregate_id, and for each cut (prefix, filter, latest) the last version it counts (null for
+        none) and how many events, sorted by aggregate_id. Aggregates whose timestamps never step back are
+        never in it.
         """
         moment = micros(when, self.zone)
         suspects = np.flatnonzero(self.rows.stepping_back)
@@ -216,7 +218,9 @@ class Timeline:
             stamps = self.typed.timestamp if cut == "filter" else self.rows.counted(cut)
             told[cut], told[f"{cut}_events"] = self._counts(stamps <= moment, suspects)
         frame = pl.DataFrame({"aggregate_id": self.typed.ids.gather(suspects), **told})
-        same = (pl.col("prefix_events") == pl.col("filter_events")) & (pl.col("prefix_events") == pl.col("latest_events"))
+        same = (pl.col("prefix_events") == pl.col("filter_events")) & (
+            pl.col("prefix_events") == pl.col("latest_events")
+        )
         frame = frame.filter(~(same & (pl.col("prefix") == pl.col("filter"))))
         return frame.with_columns(pl.when(pl.col(cut) > 0).then(cut) for cut in CUTS)
 
@@ -245,13 +249,15 @@ class Timeline:
         start, end = (iso(from_micros(moment)) for moment in self.span)
         rejected = f", {len(self.rejected):,} rejected" if len(self.rejected) else ""
         return (
-            f"<Timeline of {self.aggregate.__name__}: {len(self):,} aggregates, {len(self.typed):,} events{rejected},"
-            f" {start} to {end}>"
+            f"<Timeline of {self.aggregate.__name__}: {len(self):,} aggregates, {len(self.typed):,} events"
+            f"{rejected}, {start} to {end}>"
         )
 
     # ------------------------------------------------------------------ gathering
 
-    def frame(self, rows: np.ndarray, owners: np.ndarray, wanted: list[str], counted: np.ndarray) -> pl.DataFrame:
+    def frame(
+        self, rows: np.ndarray, owners: np.ndarray, wanted: list[str], counted: np.ndarray
+    ) -> pl.DataFrame:
         """Gather columns for rows: the states after these events, in the rows' order."""
         work: dict[str, Callable[[], pl.Series]] = {
             "aggregate_id": lambda: self._ids(owners),
@@ -282,7 +288,7 @@ class Timeline:
         return as_instants(counted[rows + followed], nulls=~followed)
 
     def _counts(self, counts: np.ndarray, aggregates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For some aggregates: the last version among the rows that count (0: none), and how many these are."""
+        """Give, for some aggregates, the last version of the rows that count (0: none), and their number."""
         ends = self.typed.ends
         versions, numbers = [], []
         for aggregate in aggregates:
@@ -298,7 +304,9 @@ class Timeline:
             return None
         (column,) = self.aggregate.columns(column)
         if column not in self.tracks:
-            raise NoSuchColumn(f"{column} is no column of the state", hint=f"use {', '.join(self.tracks)}", column=column)
+            raise NoSuchColumn(
+                f"{column} is no column of the state", hint=f"use {', '.join(self.tracks)}", column=column
+            )
         return self.tracks[column]
 
     def _filtered(self, moment: int, wanted: list[str]) -> pl.DataFrame:
@@ -313,11 +321,22 @@ class Timeline:
         refolded = again.frame(last, np.arange(len(again)), wanted, again.rows.counted("prefix"))
         if "valid_to" in wanted:
             later = np.flatnonzero(disturbed & (self.typed.timestamp > moment))
-            after = pl.DataFrame({"aggregate_id": self._ids(self.rows.owners[later]), "valid_to": as_instants(self.typed.timestamp[later])})
+            after = pl.DataFrame(
+                {
+                    "aggregate_id": self._ids(self.rows.owners[later]),
+                    "valid_to": as_instants(self.typed.timestamp[later]),
+                }
+            )
             ends = after.group_by("aggregate_id").agg(pl.col("valid_to").min())
             columns = refolded.columns
-            refolded = refolded.drop("valid_to").join(ends, on="aggregate_id", how="left", maintain_order="left").select(columns)
-        return pl.concat([self.frame(rows[calm], owners[calm], wanted, counted), refolded]).sort("aggregate_id")
+            refolded = (
+                refolded.drop("valid_to")
+                .join(ends, on="aggregate_id", how="left", maintain_order="left")
+                .select(columns)
+            )
+        return pl.concat([self.frame(rows[calm], owners[calm], wanted, counted), refolded]).sort(
+            "aggregate_id"
+        )
 
 
 def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Series:

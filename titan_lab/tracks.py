@@ -30,13 +30,13 @@ from titan_lab.kinds import lists_apart, lists_together
 from titan_lab.typed import Typed
 
 if TYPE_CHECKING:
-    from titan_lab.reducers import step as StepReducer
+    from titan_lab import reducers
 
 CALM = 2**62  # a running sum beyond this many units could leave 64 bits
 
 
 class Seen(NamedTuple):
-    """Running counts of some rows: up to every row, before every aggregate, and whether each begins with one."""
+    """Counts of some rows: up to every row, before every aggregate; and whether each begins with one."""
 
     upto: np.ndarray
     base: np.ndarray
@@ -81,7 +81,7 @@ class Track:
 
     def prepare(self, values: pl.Series) -> pl.Series:
         """Bring the values, which stand part by part, into the form that `at` gathers from."""
-        # One null at the end stands for "nothing seen yet"; in one chunk, since gathering from several is slow.
+        # A null at the end stands for "nothing seen yet"; in one chunk, for gathering from several is slow.
         return values.cast(self.dtype).extend_constant(None, 1).rechunk()
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
@@ -104,7 +104,7 @@ class Picking(Track):
     """A track whose value after a row is one of the values that its events carry."""
 
     def picked(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Give the place, in row order, of the value after each row; and where there is one (None: everywhere)."""
+        """Give the place, in row order, of each row's value, and where there is one (None: everywhere)."""
         raise NotImplementedError
 
     def places(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
@@ -167,18 +167,25 @@ class States(Latest):
         super().__init__(typed, shared, sources, dtype)
 
     def prepare(self, values: pl.Series) -> pl.Series:
-        names = self.dtype.categories.to_list()  # type: ignore[attr-defined]
+        names = list(dict.fromkeys(self.states.values()))
+        self.size = len(names)
         code_of = [names.index(self.states[k]) if k in self.states else 0 for k in self.typed.kinds]
-        codes = np.append(np.array(code_of, dtype=np.uint8)[self.typed.kind[self.rows]], len(names)).astype(np.uint8)
+        codes = np.append(np.array(code_of, dtype=np.uint8)[self.typed.kind[self.rows]], len(names)).astype(
+            np.uint8
+        )
         self.order = None  # made from the rows, so they stand in row order
         self._codes = codes
         return pl.Series(codes)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        return pl.Series(self.codes(rows, owners)).cat.to(self.dtype, strict=False)
+        return self.named(self.codes(rows, owners))
+
+    def named(self, codes: np.ndarray) -> pl.Series:
+        """Turn codes into the names of the states; one past the last is null."""
+        return pl.Series(codes.astype(np.uint8, copy=False)).cat.to(self.dtype, strict=False)
 
     def codes(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        """Give the states as codes into the Enum's categories; one past the last is null."""
+        """Give the states as codes into the Enum's categories; one past the last for none."""
         return self._codes[self.places(rows, owners)]
 
 
@@ -214,7 +221,7 @@ class Extreme(Latest):
         rank = values.rank("dense").to_numpy().astype(np.int64)
         best = int(rank.max(initial=0)) + 1
         height = rank if self.largest else best - rank
-        # One running maximum over all aggregates: a later aggregate's keys are all larger than an earlier one's.
+        # One running maximum over all aggregates: a later one's keys are all larger than an earlier one's.
         running = np.maximum.accumulate(self.typed.aggregate_of(self.rows) * (best + 1) + height) % (best + 1)
         of_rank = np.zeros(best + 1, dtype=np.int64)
         of_rank[rank] = np.arange(len(rank))
@@ -241,7 +248,12 @@ class Key(Track):
 
 class Stepped(Latest):
     def __init__(
-        self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.DataType, reducer: StepReducer
+        self,
+        typed: Typed,
+        shared: Shared,
+        sources: Mapping[str, str],
+        dtype: pl.DataType,
+        reducer: reducers.step,
     ) -> None:
         self.reducer = reducer
         super().__init__(typed, shared, sources, dtype)
@@ -260,7 +272,9 @@ class Stepped(Latest):
 
 def from_units(units: np.ndarray, dtype: pl.DataType) -> pl.Series:
     """Turn int64 counts of a Decimal's smallest unit into that Decimal; whole numbers stay as they are."""
-    return kinds.from_units(pl.Series(units), dtype.scale) if isinstance(dtype, pl.Decimal) else pl.Series(units)
+    return (
+        kinds.from_units(pl.Series(units), dtype.scale) if isinstance(dtype, pl.Decimal) else pl.Series(units)
+    )
 
 
 def is_exact(dtype: pl.DataType) -> bool:
@@ -274,7 +288,7 @@ def to_units(amounts: pl.Series) -> np.ndarray:
 
 
 class Lists:
-    """A List column laid out for gathering: a list of structs is moved field by field, several times faster."""
+    """A List column laid out for gathering: lists of structs are moved field by field, which is faster."""
 
     def __init__(self, values: pl.Series) -> None:
         self.lengths, elements = lists_apart(values)

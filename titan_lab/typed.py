@@ -12,7 +12,16 @@ import numpy as np
 import polars as pl
 
 from titan_lab.errors import SchemaTooNew
-from titan_lab.event import NO_OBJECT, REJECTED, Event, InOrder, in_order, parse_object, part_duplicates, reject
+from titan_lab.event import (
+    NO_OBJECT,
+    REJECTED,
+    Event,
+    InOrder,
+    in_order,
+    parse_object,
+    part_duplicates,
+    reject,
+)
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit, Nested
 from titan_lab.parallel import joined
@@ -99,9 +108,15 @@ class Typed:
         for part in self.parts:
             keep = wanted[part.rows]
             shape = declared[part.event_type].shape
-            found = part.fields.filter(keep).iter_rows(named=True) if shape.slots else ({} for _ in range(keep.sum()))
-            payloads.update((int(row), shape.build(fields)) for row, fields in zip(part.rows[keep], found, strict=True))
-        owners = self.ids.gather(self.aggregate_of(rows)) if len(rows) else []
+            found = (
+                part.fields.filter(keep).iter_rows(named=True)
+                if shape.slots
+                else ({} for _ in range(keep.sum()))
+            )
+            payloads.update(
+                (int(row), shape.build(fields)) for row, fields in zip(part.rows[keep], found, strict=True)
+            )
+        owners = self.ids.gather(self.aggregate_of(rows))
         stamps = pl.Series(self.timestamp[rows]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
         texts = self.metadata.gather(rows)
         return [
@@ -131,7 +146,11 @@ def typed(
     found, rejected = part_duplicates(in_order(events))
     events = found.events
     types = events["event_type"].unique().sort()
-    kind = events["event_type"].cast(pl.Enum(types)).to_physical().to_numpy() if len(types) else np.zeros(0, np.uint8)
+    kind = (
+        events["event_type"].cast(pl.Enum(types)).to_physical().to_numpy()
+        if len(types)
+        else np.zeros(0, np.uint8)
+    )
     faults = _Faults(events)
     schema_version = _schema_versions(events["metadata"], faults)
     parts: list[Part] = []
@@ -174,7 +193,11 @@ def decode_payloads(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Dec
     pieces = in_pieces(texts, lambda piece: _decode_piece(piece, shape, steps))
     if not pieces:
         return Decoded(pl.DataFrame(schema=shape.dtype.to_schema()), np.zeros(0, dtype=bool), [])
-    faults = [(place + number * PIECE, fault) for number, piece in enumerate(pieces) for place, fault in piece.faults]
+    faults = [
+        (place + number * PIECE, fault)
+        for number, piece in enumerate(pieces)
+        for place, fault in piece.faults
+    ]
     return Decoded(
         pl.concat([piece.frame for piece in pieces], rechunk=True),
         np.concatenate([piece.good for piece in pieces]),
@@ -203,7 +226,11 @@ def read_payload(text: str, shape: Nested, steps: list[Upcast]) -> Any:
 def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decoded:
     if not shape.slots:
         broken = not_objects(texts)
-        return Decoded(pl.DataFrame(height=int((~broken).sum())), ~broken, [(int(p), NOT_JSON) for p in np.flatnonzero(broken)])
+        return Decoded(
+            pl.DataFrame(height=int((~broken).sum())),
+            ~broken,
+            [(int(p), NOT_JSON) for p in np.flatnonzero(broken)],
+        )
     structs, broken = decode(texts, shape.fast_wire, shape.wire_text)
     frame, doubtful = shape.frame(structs)
     doubtful |= broken | _true_for_one(texts, shape)
@@ -309,7 +336,7 @@ def _assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Pa
 
 def _too_new(error: SchemaTooNew, row: dict[str, Any], count: int) -> SchemaTooNew:
     return SchemaTooNew(
-        f"{error.message} ({count} event{'s' * (count > 1)}, first {row['aggregate_id']} version {row['version']})",
+        f"{error.message} ({count} such, first {row['aggregate_id']} version {row['version']})",
         hint=f"{error.hint}; log.fold(..., newer='reject') sets such events aside",
         **error.data,
         aggregate_id=row["aggregate_id"],

@@ -73,9 +73,13 @@ class Upcast:
 
     def _prove(self, before: Payload, after: Payload) -> None:
         if self.versions is not None and self.versions[1] != self.versions[0] + 1:
-            raise DeclarationError(f"{self!r} must go up by one", hint="write one step for each schema_version")
+            raise DeclarationError(
+                f"{self!r} must go up by one", hint="write one step for each schema_version"
+            )
         if before == after:
-            raise DeclarationError(f"{self!r} changes nothing in its own example", hint="give a `before` that it changes")
+            raise DeclarationError(
+                f"{self!r} changes nothing in its own example", hint="give a `before` that it changes"
+            )
         once = self.function(copy.deepcopy(before))
         if once != after:
             raise DeclarationError(f"{self!r} turns its example into {once!r}, not into {after!r}")
@@ -132,8 +136,9 @@ class Chain:
         """
         if schema_version > self.current(event_type):
             raise SchemaTooNew(
-                f"{event_type} is stored with schema_version {schema_version}, this code knows up to {self.current(event_type)}",
-                hint=f"declare an upcast of {event_type} to schema_version {schema_version}, or update the code that reads it",
+                f"{event_type} is stored with schema_version {schema_version},"
+                f" which is newer than the {self.current(event_type)} this code knows",
+                hint=f"declare the upcast of {event_type} to {schema_version}, or update the code",
                 event_type=event_type,
                 found=schema_version,
                 known=self.current(event_type),

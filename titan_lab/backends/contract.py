@@ -51,8 +51,8 @@ class Reader(Protocol):
         """Give the rows of a scope as they are stored, in frames of about `size` rows.
 
         Each frame has the columns of EVENTS, as text where the store has no better type, and `place`, which
-        says where a row stands, where its key alone does not. Rows may come in any order and may be bad; none may be left out that a later
-        check could reject, so a bad timestamp or type passes every filter.
+        says where a row stands, where its key alone does not. Rows may come in any order and may be bad; none
+        may be left out that a later check could reject, so a bad timestamp or type passes every filter.
         One call sees one consistent state of the store.
         """
         ...
@@ -85,7 +85,9 @@ def part_new(stored: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, 
     known = events.join(stored, on=KEY, how="semi")
     if known.is_empty():
         return events, 0
-    same = known.join(stored, on=["aggregate_id", "version", "event_type", "timestamp", "payload"], how="semi")
+    same = known.join(
+        stored, on=["aggregate_id", "version", "event_type", "timestamp", "payload"], how="semi"
+    )
     if len(same) < len(known):
         first = known.join(same, on=KEY, how="anti").sort(KEY).row(0, named=True)
         raise conflict(first, len(known) - len(same))

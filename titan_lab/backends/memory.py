@@ -25,7 +25,9 @@ class MemoryStore:
 
     def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
         """Give the rows in slices. A scope is a filter that lets through what it cannot judge."""
-        rows = self.raw.with_row_index("row").with_columns(place=pl.struct(pl.lit("frame"), "row")).drop("row")
+        rows = (
+            self.raw.with_row_index("row").with_columns(place=pl.struct(pl.lit("frame"), "row")).drop("row")
+        )
         for part in rows.iter_slices(size):
             if scope.aggregates is not None:
                 part = part.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))

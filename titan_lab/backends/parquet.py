@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,10 @@ class ParquetStore:
         self.url = f"parquet://{path}"
         if not path.exists():
             if not writable:
-                raise OpenError(f"there is no file or folder {path}", hint="check the path; writable=True makes a new folder")
+                raise OpenError(
+                    f"there is no file or folder {path}",
+                    hint="check the path; writable=True makes a new folder",
+                )
             path.mkdir(parents=True)
         for file in self.files():
             self._check(file)
@@ -35,7 +37,9 @@ class ParquetStore:
     def open(cls, address: str, writable: bool) -> ParquetStore:
         """Open ``parquet://relative/path`` or ``parquet:///absolute/path``, a file or a folder."""
         if not address:
-            raise OpenError("the URL names no file or folder", hint="write parquet://data/samples/orders.parquet")
+            raise OpenError(
+                "the URL names no file or folder", hint="write parquet://data/samples/orders.parquet"
+            )
         return cls(Path(address), writable)
 
     def files(self) -> list[Path]:
@@ -74,14 +78,17 @@ class ParquetStore:
         if not self.writable:
             raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
         if self.path.is_file():
-            raise ReadOnly(f"{self.path} is one file, which cannot grow", hint="open a folder, which grows by whole files")
+            raise ReadOnly(
+                f"{self.path} is one file, which cannot grow",
+                hint="open a folder, which grows by whole files",
+            )
         stored = [pl.read_parquet(file, columns=list(EVENTS)) for file in self.files()]
         new, present = part_new(pl.concat([EVENTS.to_frame(), *stored], how="vertical_relaxed"), events)
         if len(new):
             name = f"{len(stored):06d}-{uuid.uuid4().hex[:8]}.parquet"
             unfinished = self.path / f".{name}.part"
             new.write_parquet(unfinished, compression="zstd")
-            os.replace(unfinished, self.path / name)
+            unfinished.replace(self.path / name)
         return Appended(len(new), present)
 
     def close(self) -> None:
@@ -91,11 +98,13 @@ class ParquetStore:
         try:
             names = pl.read_parquet_schema(file)
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise OpenError(f"{file} is no Parquet file: {error}", hint="SQLite files open with sqlite:///path") from error
+            raise OpenError(
+                f"{file} is no Parquet file: {error}", hint="SQLite files open with sqlite:///path"
+            ) from error
         missing = [name for name in EVENTS if name not in names and name not in OPTIONAL]
         if missing:
             raise EventsError(
                 f"{file} lacks the column {', '.join(missing)}; it has {', '.join(names)}",
-                hint=f"the event store's columns are {', '.join(EVENTS)}; tl.from_frame(frame, ...) names yours",
+                hint=f"the columns are {', '.join(EVENTS)}; tl.from_frame(frame, ...) names yours",
                 missing=missing,
             )

@@ -68,7 +68,9 @@ class SqliteStore:
             db.execute("BEGIN")  # one state of the store for all frames
             db.text_factory = bytes  # text that is no UTF-8 must not stop the good rows beside it
             for where, values in _wheres(scope):
-                rows = db.execute(f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY aggregate_id, version", values)
+                rows = db.execute(
+                    f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY aggregate_id, version", values
+                )
                 while batch := rows.fetchmany(min(size, MOST)):
                     yield _frame(batch)
 
@@ -90,7 +92,8 @@ class SqliteStore:
             db.execute("BEGIN IMMEDIATE")
             (before,) = db.execute("SELECT total_changes()").fetchone()
             db.executemany(
-                f"INSERT INTO {TABLE} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", stored.iter_rows()
+                f"INSERT INTO {TABLE} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                stored.iter_rows(),
             )
             (after,) = db.execute("SELECT total_changes()").fetchone()
             added = after - before
@@ -118,13 +121,17 @@ class SqliteStore:
             if not self.writable:
                 raise OpenError(
                     f"there is no file {self.path}",
-                    hint=_near_files(self.path) or "check the path; tl.open(url, writable=True) makes a new store",
+                    hint=_near_files(self.path)
+                    or "check the path; tl.open(url, writable=True) makes a new store",
                 )
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._session() as db:
                 db.executescript(SCHEMA)
         with self._session() as db:
-            tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
+            tables = [
+                name
+                for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+            ]
             if TABLE not in tables:
                 raise OpenError(
                     f"{self.path} has no table {TABLE}; it has {', '.join(sorted(tables)) or 'none'}",
@@ -134,7 +141,7 @@ class SqliteStore:
             missing = [name for name in EVENTS if name not in columns]
             if missing:
                 raise EventsError(
-                    f"{TABLE} in {self.path} lacks the column {', '.join(missing)}; it has {', '.join(columns)}",
+                    f"{TABLE} in {self.path} lacks {', '.join(missing)}; it has {', '.join(columns)}",
                     hint=f"the event store's columns are {COLUMNS}",
                     missing=missing,
                 )
@@ -144,7 +151,10 @@ class SqliteStore:
         mode = "rwc" if self.writable else "ro"
         try:
             db = sqlite3.connect(
-                f"file:{quote(str(self.path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+                f"file:{quote(str(self.path))}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
             )
             try:
                 if not self.writable:
@@ -154,11 +164,15 @@ class SqliteStore:
                 db.close()
         except sqlite3.OperationalError as error:
             if "readonly" in str(error) or (self.writable and "unable to open" in str(error)):
-                raise ReadOnly(f"{self.path} cannot be written: {error}", hint="check the file's and folder's permissions") from error
+                raise ReadOnly(
+                    f"{self.path} cannot be written: {error}",
+                    hint="check the file's and folder's permissions",
+                ) from error
             raise OpenError(f"SQLite could not read {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise OpenError(
-                f"{self.path} is no SQLite database, or is damaged: {error}", hint="Parquet files open with parquet://path"
+                f"{self.path} is no SQLite database, or is damaged: {error}",
+                hint="Parquet files open with parquet://path",
             ) from error
 
 
@@ -185,7 +199,9 @@ def _series(name: str, values: tuple[Any, ...]) -> pl.Series:
         return column.cast(pl.String)
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
         # SQLite lets any value stand in any column; what is not of the column's type is judged as text.
-        return pl.Series(name, [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], strict=False)
+        return pl.Series(
+            name, [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], strict=False
+        )
 
 
 def _differs(stored: str, written: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from titan_lab.fold import Aggregate
 from titan_lab.orders.events import (
     OrderCancelled,
-    OrderCorrected,
     OrderCreated,
     OrderDelivered,
     OrderModified,

@@ -68,9 +68,14 @@ def _total_of_items(frame: pl.DataFrame) -> pl.DataFrame:
     if not missing.any():
         return frame
     lengths, items = lists_apart(frame["items"].filter(missing))
-    quantity, price = items.struct.field("quantity").fill_null(0).to_numpy(), to_units(items.struct.field("price"))
+    quantity, price = (
+        items.struct.field("quantity").fill_null(0).to_numpy(),
+        to_units(items.struct.field("price")),
+    )
     if len(price) and np.abs(quantity.astype(float) * price).max() > MOST_CENTS:
-        return frame  # beyond what 64 bits add up safely; what stays missing is read again, exactly, row by row
+        return (
+            frame  # beyond what 64 bits add up safely; what stays missing is read again, exactly, row by row
+        )
     running = np.concatenate([[0], np.cumsum(quantity * price)])
     ends = np.cumsum(lengths)
     totals = from_units(running[ends] - running[ends - lengths], frame.schema["total"])

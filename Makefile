@@ -22,7 +22,7 @@ run: $(VENV)/.run.stamp $(SAMPLES) ## set up, run the job `daily_orders` on the 
 test: $(VENV)/.test.stamp $(SAMPLES) ## set up, then prove everything: tests, doctests, README, notebooks (ARGS="-k name")
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=120 \
-	  --nbval-kernel-startup-timeout=120 -p no:doctest notebooks
+	  --nbval-kernel-startup-timeout=120 notebooks
 
 lint: $(VENV)/.lint.stamp ## ruff, mypy, and the one-way imports
 	$(BIN)/ruff check .
@@ -37,6 +37,7 @@ lab: $(VENV)/.lab.stamp $(SAMPLES) ## open the notebooks in JupyterLab
 
 notebooks: $(VENV)/.test.stamp $(SAMPLES) ## execute notebooks/ in place, so that their outputs are of this code
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.kernel_manager_class=titan_lab.job_engine.TitanKernelManager \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 samples: $(VENV)/.run.stamp ## make data/samples anew from the seeded generator

@@ -37,8 +37,8 @@ def measure(options: Options) -> Iterator[dict]:
 
     def ours_folded(columns: Any) -> Timeline:
         book = Timeline(tl.Order, columns)
-        book.counted("prefix")  # both are put off until first asked for, but no question goes without them
-        assert len(book.owners) == len(columns)
+        book.rows.counted("prefix")  # both are put off until first asked for, but no question goes without them
+        assert len(book.rows.owners) == len(columns)
         return book
 
     def states(book: Timeline) -> pl.DataFrame:

@@ -101,7 +101,7 @@ def from_frame(
         fields = payload if payload is not None else [name for name in table.columns if name not in wanted]
         columns["payload"] = _as_payload(table, fields)
     raw = pl.DataFrame([column.alias(role) for role, column in columns.items()])
-    return EventLog(MemoryStore(raw, url="memory://frame"), zone=zone, writable=True)
+    return EventLog(MemoryStore(raw, url="memory://frame", zone=zone), zone=zone, writable=True)
 
 
 def _as_payload(table: pl.DataFrame, fields: list[str]) -> pl.Series:

@@ -244,14 +244,13 @@ class Timeline:
         return (int(stamps.min()), int(stamps.max())) if len(stamps) else None
 
     def __repr__(self) -> str:
-        if self.span is None:
-            return f"<Timeline of {self.aggregate.__name__}: no events from {self.basis.source}>"
-        start, end = (iso(from_micros(moment)) for moment in self.span)
         rejected = f", {len(self.rejected):,} rejected" if len(self.rejected) else ""
-        return (
-            f"<Timeline of {self.aggregate.__name__}: {len(self):,} aggregates, {len(self.typed):,} events"
-            f"{rejected}, {start} to {end}>"
-        )
+        name = self.aggregate.__name__
+        if self.span is None:
+            return f"<Timeline of {name}: no events from {self.basis.source}{rejected}>"
+        start, end = (iso(from_micros(moment)) for moment in self.span)
+        counts = f"{len(self):,} aggregates, {len(self.typed):,} events{rejected}"
+        return f"<Timeline of {name}: {counts}, {start} to {end}>"
 
     # ------------------------------------------------------------------ gathering
 

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 import polars as pl
 
 from titan_lab.backends.contract import Appended, Frontier, part_new
-from titan_lab.event import EVENTS
+from titan_lab.event import EVENTS, moments
 from titan_lab.scope import Scope
 
 
 class MemoryStore:
     """Hold rows in one frame. `raw` rows may be anything; `append` adds only what was checked."""
 
-    def __init__(self, raw: pl.DataFrame | None = None, url: str = "memory://") -> None:
+    def __init__(
+        self, raw: pl.DataFrame | None = None, url: str = "memory://", zone: str | None = None
+    ) -> None:
         self.url = url
+        self.zone = zone
         self.raw = EVENTS.to_frame() if raw is None else raw
 
     @classmethod
@@ -35,8 +38,9 @@ class MemoryStore:
 
     def frontier(self) -> Frontier:
         """Know everything: nobody else can add to it."""
-        stamps = self.raw["timestamp"] if self.raw.schema.get("timestamp") == EVENTS["timestamp"] else None
-        return Frontier(stamps.max() if stamps is not None else None, "all of it is in memory")  # type: ignore[arg-type]
+        stamps = self.raw["timestamp"] if "timestamp" in self.raw.columns else EVENTS.to_frame()["timestamp"]
+        last = moments(stamps, self.zone).max()
+        return Frontier(last, "all of it is in memory")  # type: ignore[arg-type]
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Add what is new; refuse the whole frame if one event differs from what holds its place."""

@@ -148,8 +148,8 @@ class Timeline:
         Raises SpineError for a missing column, naive moments, and names that would collide; NoSuchColumn.
         """
         spine = spine_frame(spine, on, by)
-        wanted = [name for name in self.wanted(columns) if name not in ROW or columns is not None]
-        added = [prefix + name for name in dict.fromkeys(["version", *wanted, "state_age"])]
+        wanted = ["version", *(self.aggregate.reducers if columns is None else self.wanted(columns)[2:])]
+        added = [prefix + name for name in [*wanted, "state_age"]]
         collide = [name for name in added if name in spine.columns]
         if collide:
             raise SpineError(
@@ -165,7 +165,7 @@ class Timeline:
             there[there] = when[there] - counted[rows[there]] <= duration(ttl) // MICROSECOND
         if not there.all():
             rows, owners, when = rows[there], owners[there], when[there]
-        states = self.frame(rows, owners, wanted, counted).select(["version", *wanted])
+        states = self.frame(rows, owners, wanted, counted)
         states = states.with_columns(state_age=pl.Series(when - counted[rows]).cast(pl.Duration("us")))
         if not there.all():
             place = pl.Series(np.cumsum(there) - 1).set(pl.Series(~there), None)
@@ -255,28 +255,29 @@ class Timeline:
     # ------------------------------------------------------------------ gathering
 
     def frame(
-        self, rows: np.ndarray, owners: np.ndarray, wanted: list[str], counted: np.ndarray
+        self, rows: np.ndarray, owners: np.ndarray, names: list[str], counted: np.ndarray
     ) -> pl.DataFrame:
-        """Gather columns for rows: the states after these events, in the rows' order."""
-        work: dict[str, Callable[[], pl.Series]] = {
-            "aggregate_id": lambda: self._ids(owners),
-            "version": lambda: pl.Series(self.typed.version[rows]),
-        }
-        for name in wanted:
-            if name == "valid_from":
-                work[name] = lambda: as_instants(counted[rows])
+        """Gather columns by name: the states after these rows, which belong to these aggregates."""
+
+        def gather(name: str) -> pl.Series:
+            if name == "aggregate_id":
+                column = self._ids(owners)
+            elif name == "version":
+                column = pl.Series(self.typed.version[rows])
+            elif name == "valid_from":
+                column = as_instants(counted[rows])
             elif name == "valid_to":
-                work[name] = lambda: self._valid_to(rows, counted)
-            elif name not in work:
-                work[name] = lambda track=self.tracks[name]: track.at(rows, owners)  # type: ignore[misc]
-        done = each(lambda make: make(), work.values(), len(rows))
-        return pl.DataFrame([column.alias(name) for name, column in zip(work, done, strict=True)])
+                column = self._valid_to(rows, counted)
+            else:
+                column = self.tracks[name].at(rows, owners)
+            return column.alias(name)
+
+        return pl.DataFrame(each(gather, names, len(rows)))
 
     def wanted(self, columns: str | Iterable[str] | None) -> list[str]:
-        """Check the names of columns that a frame of states is to have; None means all."""
-        if columns is None:
-            return ["valid_from", "valid_to", *self.aggregate.columns()]
-        return self.aggregate.columns(columns)
+        """Give the names of the columns that a frame of states is to have; None means all."""
+        named = [*ROW, *self.aggregate.reducers] if columns is None else self.aggregate.columns(columns)
+        return list(dict.fromkeys(["aggregate_id", "version", *named]))
 
     def _ids(self, owners: np.ndarray) -> pl.Series:
         everyone_once = len(owners) == len(self) and bool((owners[1:] > owners[:-1]).all())

@@ -12,8 +12,8 @@ import polars as pl
 
 from titan_lab.clock import instant, zone_of
 from titan_lab.errors import EventsError, InstantError
-from titan_lab.jsontext import in_pieces, not_objects
-from titan_lab.parallel import joined
+from titan_lab.jsontext import PIECE, not_objects
+from titan_lab.parallel import each, joined, spans
 
 TIMESTAMP: pl.DataType = pl.Datetime("us", "UTC")
 
@@ -27,6 +27,8 @@ EVENTS = pl.Schema(
         "timestamp": TIMESTAMP,  # when the store says it wrote the event
     }
 )
+
+CONTENT = ("aggregate_id", "version", "timestamp", "event_type", "payload", "metadata")  # an order of its own
 
 REJECTED = pl.Schema(
     {
@@ -176,42 +178,26 @@ def in_order(events: pl.DataFrame) -> InOrder:
     Rows of equal key are put in an order of their own content, so that which of them counts does not depend
     on where they stood.
     """
-    ids = events["aggregate_id"]
-    if ids.is_sorted():
-        found = _keys(events)
-        if found is not None and not found.again.any():
-            return found
-    # Sorting numbers is far cheaper than sorting text: rank each id once, then sort by (rank, version).
-    ranked = events.select(rank=ids.rank("dense"), version="version")
-    order = ranked.select(pl.arg_sort_by("rank", "version", maintain_order=True)).to_series()
-    found = _keys(events.select(pl.all().gather(order)))
-    assert found is not None
-    if found.again.any():
-        found = _keys(
-            events.sort(["aggregate_id", "version", "timestamp", "event_type", "payload", "metadata"])
-        )
-    return found  # type: ignore[return-value]
+    found = _keys(events) if events["aggregate_id"].is_sorted() else None
+    if found is None:
+        found = _keys(events.sort("aggregate_id", "version", maintain_order=True))
+    if found is not None and found.again.any():
+        found = _keys(events.sort(list(CONTENT)))
+    assert found is not None, "sorted by version, no version steps back"
+    return found
 
 
 def _keys(events: pl.DataFrame) -> InOrder | None:
     """Compare each row's key with the one before; None where a version steps back."""
     ids, versions = events["aggregate_id"], events["version"].to_numpy()
-    if not len(ids):
-        return InOrder(events, np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
-    first = np.ones(len(ids), dtype=bool)
-    pairs = pl.Series(np.arange(1, len(ids)))
-    changes = in_pieces(pairs, lambda part: _differs(ids, part[0], len(part)), size=len(ids) // 8 + 1)
-    first[1:] = joined(changes, bool)
-    again = np.zeros(len(ids), dtype=bool)
+    first, again, back = np.zeros((3, len(ids)), dtype=bool)
+    first[:1] = True
+    pairs = spans(max(len(ids) - 1, 0), PIECE)
+    changes = each(lambda rows: ids[rows] != ids[rows.start + 1 : rows.stop + 1], pairs, len(ids))
+    first[1:] = joined([change.to_numpy() for change in changes], bool)
     np.equal(versions[1:], versions[:-1], out=again[1:])
-    again &= ~first
-    back = np.zeros(len(ids), dtype=bool)
     np.less(versions[1:], versions[:-1], out=back[1:])
-    return None if (back & ~first).any() else InOrder(events, first, again)
-
-
-def _differs(ids: pl.Series, start: int, length: int) -> np.ndarray:
-    return (ids.slice(start, length) != ids.slice(start - 1, length)).to_numpy()
+    return None if (back & ~first).any() else InOrder(events, first, again & ~first)
 
 
 def part_duplicates(found: InOrder) -> tuple[InOrder, pl.DataFrame]:

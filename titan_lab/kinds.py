@@ -21,16 +21,14 @@ scalars into text (`wire_text`). It takes true for 1 and rounds a number of many
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
+from titan_lab.amounts import from_units
 from titan_lab.clock import instant
 from titan_lab.errors import InstantError
 from titan_lab.event import TIMESTAMP, moments
@@ -179,7 +177,8 @@ class Money(Kind):
             numbers = column.fill_null(0).to_numpy()
             units = np.rint(numbers * 100)
             sure = (units / 100 == numbers) & (np.abs(units) < 10**SURE_DIGITS)
-            return from_units(pl.Series(np.where(sure, units, 0).astype(np.int64)), 2, column), ~sure
+            amounts = from_units(np.where(sure, units, 0).astype(np.int64), self.dtype)
+            return (amounts.set(column.is_null(), None) if column.null_count() else amounts), ~sure
         amounts = column.cast(pl.Decimal(38, 2), strict=False)
         exact = amounts.cast(pl.Float64) == column.cast(pl.Float64, strict=False)
         return amounts, _doubtful(column, exact & (column.str.len_bytes() <= SURE_DIGITS))
@@ -187,27 +186,6 @@ class Money(Kind):
 
 def _doubtful(column: pl.Series, sure: pl.Series) -> np.ndarray:
     return (column.is_not_null() & ~sure.fill_null(False)).to_numpy()
-
-
-def from_units(units: pl.Series, scale: int, nulls_of: pl.Series | None = None) -> pl.Series:
-    """Turn an Int64 column of a Decimal's smallest units into that Decimal, null where `nulls_of` is."""
-    amounts = from_halves(halves_of(units.to_numpy()), scale)
-    return amounts if nulls_of is None or not nulls_of.null_count() else amounts.set(nulls_of.is_null(), None)
-
-
-def halves_of(units: np.ndarray) -> np.ndarray:
-    """Lay int64 units out as Arrow holds a decimal: 128 bits each, the units and their sign side by side."""
-    halves = np.empty((len(units), 2), dtype=np.int64)
-    halves[:, 0] = units
-    np.right_shift(units, 63, out=halves[:, 1])
-    return halves.view(np.complex128).reshape(-1)  # any type of 128 bits: numpy moves it whole
-
-
-def from_halves(halves: np.ndarray, scale: int) -> pl.Series:
-    """Take what `halves_of` laid out as a Decimal column, without copying."""
-    return pl.Series(
-        pa.Array.from_buffers(pa.decimal128(38, scale), len(halves), [None, pa.py_buffer(halves)])
-    )
 
 
 class Flag(Kind):
@@ -240,178 +218,6 @@ class Moment(Kind):
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         read = moments(column)
         return read, (column.is_not_null() & read.is_null()).to_numpy()
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One field of a Record: its name, its kind, and what stands there when nothing does.
-
-    A null counts as absent. `default` is only used when `required` is False.
-    """
-
-    name: str
-    kind: Kind
-    required: bool
-    default: Any = None
-
-
-@dataclass(frozen=True)
-class Nested(Kind):
-    """An object with declared fields; fields nobody declared are passed over."""
-
-    slots: tuple[Slot, ...]
-    make: Any = dict  # what `read` builds from the fields
-    expected = "an object"
-
-    @cached_property
-    def dtype(self) -> pl.Struct:  # type: ignore[override]
-        return pl.Struct({slot.name: slot.kind.dtype for slot in self.slots})
-
-    @cached_property
-    def wire(self) -> pl.Struct:  # type: ignore[override]
-        # A struct without fields decodes nothing, so one that is never there stands in.
-        return pl.Struct({slot.name: slot.kind.wire for slot in self.slots} or {"": pl.Boolean})
-
-    @cached_property
-    def wire_text(self) -> pl.Struct:  # type: ignore[override]
-        return pl.Struct({slot.name: slot.kind.wire_text for slot in self.slots} or {"": pl.Boolean})
-
-    @cached_property
-    def fast_wire(self) -> pl.Struct:
-        """Give the fast wire, unless a boolean is declared: then true as a number would not stand out."""
-        return self.wire_text if "Boolean" in repr(self.dtype) else self.wire
-
-    def read(self, value: Any, path: str) -> Any:
-        if not isinstance(value, dict):
-            raise self.misfit(value, path)
-        fields = {}
-        for slot in self.slots:
-            found = value.get(slot.name)
-            if found is not None:
-                fields[slot.name] = slot.kind.read(found, f"{path}.{slot.name}")
-            elif slot.required:
-                raise Misfit(f"{path}.{slot.name}", f"required field missing, expected {slot.kind.expected}")
-            else:
-                fields[slot.name] = slot.default
-        return self.make(**fields)
-
-    def build(self, value: Any) -> Any:
-        return (
-            None if value is None else self.make(**{s.name: s.kind.build(value[s.name]) for s in self.slots})
-        )
-
-    def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
-        frame, doubtful = self.frame(column)
-        return _with_nulls_of(column, frame.to_struct(column.name)), doubtful
-
-    def frame(self, column: pl.Series) -> tuple[pl.DataFrame, np.ndarray]:
-        """Read a column of objects as one column for each field."""
-        doubtful = np.zeros(len(column), dtype=bool)
-        fields = []
-        for slot in self.slots:
-            stored = column.struct.field(slot.name)
-            if stored.null_count() == len(stored):
-                fields.append(pl.Series(slot.name, [None], slot.kind.dtype).new_from_index(0, len(stored)))
-                continue
-            field, doubts = slot.kind.columns(stored)
-            fields.append(field.alias(slot.name))
-            doubtful |= doubts
-        return pl.DataFrame(fields) if fields else pl.DataFrame(height=len(column)), doubtful
-
-    def missing(self, column: pl.Series) -> np.ndarray:
-        there = column.is_not_null().to_numpy()
-        return (
-            self.missing_in(column.struct.unnest() if self.slots else pl.DataFrame(height=len(column)))
-            & there
-        )
-
-    def missing_in(self, frame: pl.DataFrame) -> np.ndarray:
-        """Tell which rows of the fields' columns lack something required."""
-        missing = np.zeros(frame.height, dtype=bool)
-        for slot in self.slots:
-            field = frame[slot.name]
-            if slot.required and field.null_count():
-                missing |= field.is_null().to_numpy()
-            missing |= slot.kind.missing(field)
-        return missing
-
-    def with_defaults(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Fill the fields' defaults where nothing stands."""
-        defaults = {s.name: s.default for s in self.slots if not s.required and s.default is not None}
-        return frame.with_columns(
-            pl.col(n).fill_null(pl.lit(v, dtype=frame.schema[n])) for n, v in defaults.items()
-        )
-
-
-@dataclass(frozen=True)
-class Many(Kind):
-    """An array whose elements are all of one kind."""
-
-    of: Kind
-    expected = "an array"
-
-    @cached_property
-    def dtype(self) -> pl.List:  # type: ignore[override]
-        return pl.List(self.of.dtype)
-
-    @cached_property
-    def wire(self) -> pl.List:  # type: ignore[override]
-        return pl.List(self.of.wire)
-
-    @cached_property
-    def wire_text(self) -> pl.List:  # type: ignore[override]
-        return pl.List(self.of.wire_text)
-
-    def read(self, value: Any, path: str) -> list:
-        if not isinstance(value, list):
-            raise self.misfit(value, path)
-        elements = []
-        for place, element in enumerate(value):
-            if element is None:
-                raise self.of.misfit(element, f"{path}[{place}]")
-            elements.append(self.of.read(element, f"{path}[{place}]"))
-        return elements
-
-    def build(self, value: Any) -> Any:
-        return None if value is None else [self.of.build(element) for element in value]
-
-    def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
-        lengths, elements = lists_apart(column)
-        read, doubts = self.of.columns(elements)
-        doubts = doubts | elements.is_null().to_numpy()
-        return lists_together(lengths, read, column.is_null()), _any_in_list(doubts, lengths)
-
-    def missing(self, column: pl.Series) -> np.ndarray:
-        lengths, elements = lists_apart(column)
-        return _any_in_list(self.of.missing(elements), lengths)
-
-
-def lists_apart(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Part a List column into each row's length and all elements in order; a null list has length 0."""
-    lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
-    return lengths, column.explode(empty_as_null=False, keep_nulls=False).rechunk()
-
-
-def lists_together(lengths: np.ndarray, elements: pl.Series, nulls: pl.Series | None = None) -> pl.Series:
-    """Build a List column from each row's length and all elements in order, without copying them."""
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    # These Arrow arrays come from polars: `pa.array` imports pandas to see whether it was given one.
-    mask = pl.Series(nulls).to_arrow() if nulls is not None and nulls.any() else None
-    values = elements.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    together = pa.LargeListArray.from_arrays(pl.Series(offsets).to_arrow(), values, mask=mask)
-    return pl.Series(together, dtype=pl.List(elements.dtype))
-
-
-def _any_in_list(marks: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    found = np.zeros(len(lengths), dtype=bool)
-    if marks.any():
-        found[np.repeat(np.arange(len(lengths)), lengths)[marks]] = True
-    return found
-
-
-def _with_nulls_of(column: pl.Series, read: pl.Series) -> pl.Series:
-    return read.set(column.is_null(), None) if column.null_count() else read
 
 
 def _json_name(value: Any) -> str:

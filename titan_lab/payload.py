@@ -25,7 +25,8 @@ from decimal import Decimal
 from typing import Any, ClassVar, dataclass_transform
 
 from titan_lab.errors import DeclarationError
-from titan_lab.kinds import Flag, Kind, Many, Moment, Money, Nested, Number, Slot, Text, Whole
+from titan_lab.kinds import Flag, Kind, Moment, Money, Number, Text, Whole
+from titan_lab.shapes import Many, Nested, Slot
 
 SCALARS: dict[type, Kind] = {
     str: Text(),

@@ -10,6 +10,7 @@ A field that is absent or null in an event leaves the value as it was.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -289,7 +290,9 @@ class step(Reducer):
 
     @property
     def initial(self) -> Any:
-        return self._initial
+        return copy.deepcopy(
+            self._initial
+        )  # a function that changes a list in place must not change the next life's
 
     def bind(self, name: str, known: dict[str, type[EventType]]) -> None:
         self.listens = (*(self.listens or known.values()), "version")
@@ -308,7 +311,9 @@ class step(Reducer):
         return self.function(value, event)
 
     def track(self, typed: Typed, shared: tracks.Shared) -> tracks.Track:
-        return tracks.Stepped(typed, shared, self.sources, self.dtype, self)
+        return tracks.Stepped(
+            typed, shared, self.sources, self.dtype, self.declared, lambda: self.initial, self.step
+        )
 
     def describe(self) -> str:
         code = self.function.__code__

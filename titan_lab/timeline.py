@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from titan_lab import grid as grids
+from titan_lab.amounts import from_units
 from titan_lab.asof import spine_frame
 from titan_lab.clock import CUTS, MICROSECOND, Cut, Instant, check_cut, duration, from_micros, iso, micros
 from titan_lab.errors import InstantError, NoSuchColumn, SpineError
@@ -24,7 +25,7 @@ from titan_lab.event import REJECTED
 from titan_lab.fold import ROW, Aggregate
 from titan_lab.parallel import each
 from titan_lab.rows import Rows
-from titan_lab.tracks import Shared, Track, from_units
+from titan_lab.tracks import Shared, Track
 from titan_lab.typed import Typed
 
 NEVER, FOREVER = -(2**63), 2**63 - 1  # moments before and after all others

@@ -16,21 +16,20 @@ Reducers over the same events share one `seen`, and values are gathered for the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from titan_lab import kinds
+from titan_lab.amounts import from_halves, from_units, halves_of, is_exact, to_units
 from titan_lab.errors import DeclarationError, EventsError
-from titan_lab.kinds import lists_apart, lists_together
+from titan_lab.event import Event
+from titan_lab.lists import Lists, lists_together, ranges
+from titan_lab.payload import EventType
 from titan_lab.typed import Typed
-
-if TYPE_CHECKING:
-    from titan_lab import reducers
 
 CALM = 2**62  # a running sum beyond this many units could leave 64 bits
 
@@ -120,7 +119,7 @@ class Picking(Track):
             return self._lists.gather(places)
         if not isinstance(self.dtype, pl.Decimal):
             return self.values.gather(places)
-        found = kinds.from_halves(self._halves[places], self.dtype.scale)
+        found = from_halves(self._halves[places], self.dtype.scale)
         nothing = places == len(self.values) - 1
         return found.set(pl.Series(nothing), None) if nothing.any() else found
 
@@ -133,7 +132,7 @@ class Picking(Track):
 
     @cached_property
     def _halves(self) -> np.ndarray:
-        return kinds.halves_of(self._units)
+        return halves_of(self._units)
 
     @cached_property
     def _lists(self) -> Lists | None:
@@ -235,7 +234,7 @@ class Collected(Track):
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         base = self.seen.base[owners]
         lengths = (self.seen.upto[rows] - base).astype(np.int64)
-        return lists_together(lengths, self.values.gather(_ranges(base, lengths))).cast(self.dtype)
+        return lists_together(lengths, self.values.gather(ranges(base, lengths))).cast(self.dtype)
 
 
 class Key(Track):
@@ -253,64 +252,25 @@ class Stepped(Latest):
         shared: Shared,
         sources: Mapping[str, str],
         dtype: pl.DataType,
-        reducer: reducers.step,
+        declared: Mapping[str, type[EventType]],
+        start: Callable[[], Any],
+        step: Callable[[Any, Event], Any],
     ) -> None:
-        self.reducer = reducer
+        self.declared = declared
+        self.start = start
+        self.step = step
         super().__init__(typed, shared, sources, dtype)
 
     def prepare(self, values: pl.Series) -> pl.Series:
         self.order = None
         after = []
-        value, life = self.reducer.initial, None
-        for event in self.typed.events(self.reducer.declared, self.rows):
+        value, life = self.start(), None
+        for event in self.typed.events(self.declared, self.rows):
             if event.aggregate_id != life:
-                value, life = self.reducer.initial, event.aggregate_id
-            value = self.reducer.step(value, event)
+                value, life = self.start(), event.aggregate_id
+            value = self.step(value, event)
             after.append(value)
-        return pl.Series([*after, self.reducer.initial], dtype=self.dtype)
-
-
-def from_units(units: np.ndarray, dtype: pl.DataType) -> pl.Series:
-    """Turn int64 counts of a Decimal's smallest unit into that Decimal; whole numbers stay as they are."""
-    return (
-        kinds.from_units(pl.Series(units), dtype.scale) if isinstance(dtype, pl.Decimal) else pl.Series(units)
-    )
-
-
-def is_exact(dtype: pl.DataType) -> bool:
-    """Tell whether sums of this dtype are exact."""
-    return isinstance(dtype, pl.Decimal) or dtype.is_integer()
-
-
-def to_units(amounts: pl.Series) -> np.ndarray:
-    """Give a Decimal or whole-number column as int64 counts of its smallest unit; null is 0."""
-    return amounts.to_physical().cast(pl.Int64).fill_null(0).to_numpy()
-
-
-class Lists:
-    """A List column laid out for gathering: lists of structs are moved field by field, which is faster."""
-
-    def __init__(self, values: pl.Series) -> None:
-        self.lengths, elements = lists_apart(values)
-        self.starts = np.cumsum(self.lengths) - self.lengths
-        self.nulls = values.is_null() if values.null_count() else None
-        self.structs = isinstance(elements.dtype, pl.Struct)
-        self.fields = elements.struct.unnest().rechunk() if self.structs else elements.to_frame("")
-
-    def gather(self, places: np.ndarray) -> pl.Series:
-        """Give the lists at these places."""
-        lengths = self.lengths[places]
-        inner = _ranges(self.starts[places], lengths)
-        picked = self.fields.select(pl.all().gather(inner))
-        elements = picked.to_struct("") if self.structs else picked.to_series()
-        return lists_together(lengths, elements, None if self.nulls is None else self.nulls.gather(places))
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Lay out starts[i], starts[i]+1, ... for each i, lengths[i] numbers long."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(starts.astype(np.int64) - (ends - lengths), lengths) + np.arange(total)
+        return pl.Series([*after, self.start()], dtype=self.dtype)
 
 
 def _values_of(typed: Typed, sources: Mapping[str, str]) -> tuple[np.ndarray, pl.Series, bytes]:

@@ -23,9 +23,10 @@ from titan_lab.event import (
     reject,
 )
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
-from titan_lab.kinds import Misfit, Nested
+from titan_lab.kinds import Misfit
 from titan_lab.parallel import joined
 from titan_lab.payload import EventType
+from titan_lab.shapes import Nested
 from titan_lab.upcast import Chain, Upcast
 
 WhenNewer = Literal["raise", "reject"]

@@ -7,9 +7,10 @@ from decimal import Decimal
 import numpy as np
 import polars as pl
 
-from titan_lab.kinds import CENT, lists_apart
+from titan_lab.amounts import from_units, to_units
+from titan_lab.kinds import CENT
+from titan_lab.lists import lists_apart
 from titan_lab.orders.events import OrderCreated, OrderModified
-from titan_lab.tracks import from_units, to_units
 from titan_lab.upcast import Payload, fill, upcast
 
 MOST_CENTS = 10**13

@@ -59,8 +59,11 @@ def find(ids: pl.Series, wanted: str) -> int | None:
 
 def no_such(wanted: str, ids: pl.Series, source: str) -> NoSuchAggregate:
     """Build the error for an id nobody has, with near ones: first those that begin alike."""
-    alike = ids.filter(ids.str.starts_with(wanted[:4])) if len(wanted) >= 4 else ids
-    near = nearest(wanted, alike.head(NEAR)) or nearest(wanted, ids.head(NEAR))
+    begin = ids.filter(ids.str.starts_with(wanted)).head(3).to_list() if wanted else []
+    alike = ids.filter(ids.str.starts_with(wanted[:4]))
+    near = nearest(wanted, begin or alike.head(NEAR)) or nearest(wanted, ids.head(NEAR))
+    if begin:
+        near = f"did you mean {' or '.join(map(repr, begin))}?"
     return NoSuchAggregate(
         f"no aggregate {wanted!r} among the {len(ids):,} of {source}",
         hint=near or (f"ids look like {ids[0]!r}" if len(ids) else "the log holds no events"),

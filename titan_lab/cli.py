@@ -1,8 +1,8 @@
 """The `titan` command.
 
 Nothing heavy is imported until a command runs, so that `titan --help` answers at once. What was asked for
-goes to standard output, everything else to standard error. Exit codes: 0 done; 1 the question has no good answer;
-2 usage or bad input; `run` passes on the job's own.
+goes to standard output, everything else to standard error. Exit codes: 0 done; 1 the question has no good
+answer; 2 usage or bad input; `run` passes on the job's own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -15,7 +16,8 @@ from titan_lab.notebook.html import shown
 if TYPE_CHECKING:
     import polars as pl
 
-SHORT, GAP = 12, 3  # text is not cut below this; what the table puts between two columns
+SHORT = 12  # text is not cut below this
+GAP = "   "
 
 
 def show(frame: pl.DataFrame, form: str, title: str = "", limit: int | None = None) -> None:
@@ -39,34 +41,43 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], title: str = ""
     Text is cut where room is short. A number or an instant that is cut would be a wrong one, so columns that
     find no room at all are left out, and named below the table.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    drawn = Table(
-        title=title or None, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style=""
-    )
-    names, listed = list(columns), [list(row) for row in rows]
-    room, left_out = console.width, []
-    for place, name in enumerate(names):
-        values = [row[place] for row in listed]
-        longest = max([len(name), *(len(shown(value)) for value in values)])
-        is_text = any(isinstance(value, str | list) for value in values)
-        least = min(longest, max(len(name), SHORT)) if is_text else longest
-        room -= least + GAP
-        if left_out or room < -GAP:
+    listed = [list(row) for row in rows]
+    room = shutil.get_terminal_size().columns
+    drawn: list[_Column] = []
+    left_out: list[str] = []
+    for place, name in enumerate(columns):
+        column = _Column(name, [row[place] for row in listed])
+        if left_out or sum(one.least + len(GAP) for one in drawn) + column.least > room:
             left_out.append(name)
-            continue
-        number = bool(values) and all(isinstance(value, int | Decimal | None) for value in values)
-        side: Any = "right" if number else "left"
-        drawn.add_column(Text(name), justify=side, overflow="ellipsis", no_wrap=True, min_width=least)
-    for row in listed:
-        drawn.add_row(*(Text(shown(value)) for value in row[: len(drawn.columns)]))
-    console.print(drawn)
+        else:
+            drawn.append(column)
+    while (over := sum(one.width + len(GAP) for one in drawn) - len(GAP) - room) > 0:
+        widest = max((one for one in drawn if one.width > one.least), key=lambda one: one.width)
+        widest.width -= min(over, widest.width - widest.least)
+    if title:
+        print(title)
+    print(GAP.join(column.line(column.name) for column in drawn).rstrip())
+    print(GAP.join("─" * column.width for column in drawn))
+    for texts in zip(*(column.texts for column in drawn), strict=True):
+        print(GAP.join(column.line(text) for column, text in zip(drawn, texts, strict=True)).rstrip())
     if left_out:
         print(f"no room for {', '.join(left_out)}: widen the terminal, or use --json or --csv")
+
+
+class _Column:
+    """One column of a table: its texts, and how wide it is and could be."""
+
+    def __init__(self, name: str, values: list[Any]) -> None:
+        self.name = name
+        self.texts = [shown(value) for value in values]
+        self.number = bool(values) and all(isinstance(value, int | Decimal | None) for value in values)
+        self.width = max(map(len, [name, *self.texts]))
+        is_text = any(isinstance(value, str | list) for value in values)
+        self.least = min(self.width, max(len(name), SHORT)) if is_text else self.width
+
+    def line(self, text: str) -> str:
+        text = text if len(text) <= self.width else text[: self.width - 1] + "…"
+        return text.rjust(self.width) if self.number else text.ljust(self.width)
 
 
 def facts(told: Mapping[str, Any], form: str = "table") -> None:

@@ -24,6 +24,7 @@ import polars as pl
 from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.event import Event
 from titan_lab.kinds import Misfit
+from titan_lab.notebook import html
 from titan_lab.payload import EventType
 from titan_lab.reducers import Reducer, key, step
 from titan_lab.upcast import Chain, Upcast
@@ -90,10 +91,16 @@ class State:
     def __repr__(self) -> str:
         if not self:
             return f"<no state: {self.aggregate_id} had no event yet>"
-        shown = ", ".join(
-            f"{k}={v!r}" for k, v in self._fields.items() if v is not None and not isinstance(v, list)
-        )
+        told = {name: value for name, value in self._fields.items() if value not in (None, self.aggregate_id)}
+        shown = ", ".join(f"{name}={html.shown(value)}" for name, value in told.items())
         return f"<state of {self.aggregate_id} at version {self.version}: {shown}>"
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return html.card(f"{self.aggregate_id}", {}, "had no event yet")
+        until = html.shown(self.valid_to) if self.valid_to else "now"
+        held = f"from {html.shown(self.valid_from)} until {until}"
+        return html.card(f"{self.aggregate_id} at version {self.version}", self.as_dict(), held)
 
 
 class Aggregate:

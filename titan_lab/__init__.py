@@ -55,7 +55,7 @@ _PUBLIC = {
     "smallest": "reducers",
     "step": "reducers",
     "total_of": "reducers",
-    "upcast": "upcast",
+    "upcaster": "upcast",
 }
 
 __all__ = sorted(_PUBLIC)
@@ -77,16 +77,32 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from titan_lab.clock import instant as instant
     from titan_lab.connect import from_frame as from_frame
-    from titan_lab.connect import open_log as open
+    from titan_lab.connect import open_log as open  # noqa: F401
     from titan_lab.errors import TitanError as TitanError
     from titan_lab.event import Event as Event
     from titan_lab.fold import Aggregate as Aggregate
     from titan_lab.job import run_job as run_job
     from titan_lab.log import EventLog as EventLog
-    from titan_lab.orders.events import (
-        ItemsReturned as ItemsReturned,
-    )
+    from titan_lab.orders.events import ItemsReturned as ItemsReturned
+    from titan_lab.orders.events import OrderCancelled as OrderCancelled
+    from titan_lab.orders.events import OrderCorrected as OrderCorrected
+    from titan_lab.orders.events import OrderCreated as OrderCreated
+    from titan_lab.orders.events import OrderDelivered as OrderDelivered
+    from titan_lab.orders.events import OrderModified as OrderModified
+    from titan_lab.orders.events import OrderShipped as OrderShipped
+    from titan_lab.orders.events import PaymentAuthorized as PaymentAuthorized
+    from titan_lab.orders.events import RefundIssued as RefundIssued
     from titan_lab.orders.order import Order as Order
     from titan_lab.payload import EventType as EventType
     from titan_lab.payload import Record as Record
+    from titan_lab.reducers import collect as collect
+    from titan_lab.reducers import count as count
+    from titan_lab.reducers import first as first
+    from titan_lab.reducers import largest as largest
     from titan_lab.reducers import latest as latest
+    from titan_lab.reducers import machine as machine
+    from titan_lab.reducers import smallest as smallest
+    from titan_lab.reducers import step as step
+    from titan_lab.reducers import total_of as total_of
+    from titan_lab.upcast import fill as fill
+    from titan_lab.upcast import upcaster as upcaster

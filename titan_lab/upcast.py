@@ -1,6 +1,6 @@
 """Old payload shapes to new: a chain of small steps, validated where it is declared.
 
-    @upcast(OrderCreated, since=1, to=2,
+    @upcaster(OrderCreated, since=1, to=2,
             before={"items": [{"price": 5}]}, after={"items": [{"price": 5, "quantity": 1}]})
     def one_of_each(payload):
         ...
@@ -88,7 +88,7 @@ class Upcast:
             raise DeclarationError(f"{self!r} is not stable: applied again it gives {twice!r}")
 
 
-def upcast(
+def upcaster(
     event: type[EventType], *, since: int, to: int, before: Payload, after: Payload
 ) -> Callable[[Callable[[Payload], Payload]], Upcast]:
     """Declare the step from one schema_version of an event's payload to the next.

@@ -11,7 +11,7 @@ from titan_lab.amounts import from_units, to_units
 from titan_lab.kinds import CENT
 from titan_lab.lists import lists_apart
 from titan_lab.orders.events import OrderCreated, OrderModified
-from titan_lab.upcast import Payload, fill, upcast
+from titan_lab.upcast import Payload, fill, upcaster
 
 MOST_CENTS = 10**13
 
@@ -29,7 +29,7 @@ def _amount(item: Payload) -> Decimal:
     return int(item["quantity"]) * Decimal(item["price"]).quantize(CENT)
 
 
-@upcast(
+@upcaster(
     OrderCreated,
     since=1,
     to=2,

@@ -91,16 +91,28 @@ class State:
     def __repr__(self) -> str:
         if not self:
             return f"<no state: {self.aggregate_id} had no event yet>"
-        told = {name: value for name, value in self._fields.items() if value not in (None, self.aggregate_id)}
-        shown = ", ".join(f"{name}={html.shown(value)}" for name, value in told.items())
-        return f"<state of {self.aggregate_id} at version {self.version}: {shown}>"
+        return f"<state of {self.aggregate_id} at version {self.version}: {self}>"
+
+    def __str__(self) -> str:
+        told = {name: v for name, v in self._fields.items() if v not in (None, self.aggregate_id)}
+        return ", ".join(f"{name}={html.shown(v)}" for name, v in told.items() if not _is_table(v))
 
     def _repr_html_(self) -> str:
         if not self:
             return html.card(f"{self.aggregate_id}", {}, "had no event yet")
-        until = html.shown(self.valid_to) if self.valid_to else "now"
-        held = f"from {html.shown(self.valid_from)} until {until}"
-        return html.card(f"{self.aggregate_id} at version {self.version}", self.as_dict(), held)
+        until = f"until {html.shown(self.valid_to)}" if self.valid_to else "and holds still"
+        facts = {name: value for name, value in self._fields.items() if value != self.aggregate_id}
+        lists = {name: facts.pop(name) for name, value in self._fields.items() if _is_table(value)}
+        return html.card(
+            f"{self.aggregate_id} at version {self.version}",
+            facts,
+            f"held from {html.shown(self.valid_from)} {until}",
+            body="".join(html.table(rows, caption=name) for name, rows in lists.items()),
+        )
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
 
 
 class Aggregate:

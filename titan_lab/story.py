@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from titan_lab.fold import ROW, State
 from titan_lab.notebook import html
 from titan_lab.timeline import Timeline, as_instants
 
-SHOWN = 50  # events in a notebook's table
+SHOWN = 25  # events in a notebook's table
 
 
 class Story:
@@ -88,15 +89,45 @@ class Story:
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return (
-            f"<Story of {self.aggregate.__name__} {self.aggregate_id}: {len(self)} events, now {self.now!r}>"
-        )
+        name = f"{self.aggregate.__name__} {self.aggregate_id}"
+        return f"<Story of {name}: {len(self):,} events, now {self.now}>"
 
     def _repr_html_(self) -> str:
-        told = self.log().select("version", "event_type", "timestamp", "changed").tail(SHOWN)
-        skipped = len(self) - len(told)
+        typed, rows = self.book.typed, self._rows[-SHOWN:]
+        kinds = pl.Series(typed.kinds, dtype=pl.String)
+        recorded = as_instants(typed.timestamp[rows])
+        counted = as_instants(self.book.rows.counted("prefix")[rows])
+        told = pl.DataFrame(
+            {
+                "version": typed.version[rows],
+                "event_type": kinds.gather(typed.kind[rows].astype(np.uint32)),
+                "recorded": recorded,
+                "counts from": counted.set(counted == recorded, None),
+                "what it changed": self._told(recorded),
+            }
+        )
+        if told["counts from"].is_null().all():
+            told = told.drop("counts from")
+        skipped = len(self) - len(rows)
         note = f"{skipped:,} earlier events are not shown; .log() has them all" if skipped else ""
-        return html.table(told, caption=f"{self.aggregate.__name__} {self.aggregate_id}", note=note)
+        title = f"{self.aggregate.__name__} {self.aggregate_id}"
+        return html.table(told, caption=title, note=note, limit=SHOWN)
+
+    def _told(self, recorded: pl.Series) -> list[str]:
+        """Write down what each of the last events changed, and to what."""
+        names = list(self.aggregate.reducers)
+        states = self._frame(slice(-len(recorded) - 1, None), names).to_dicts()
+        if len(states) == len(recorded):
+            states.insert(0, self.aggregate.initial(self.aggregate_id).as_dict())
+        told = []
+        for (before, after), stamp in zip(pairwise(states), recorded, strict=True):
+            changes = [
+                _change(name, after[name], stamp)
+                for name in names
+                if after[name] not in (before[name], self.aggregate_id)
+            ]
+            told.append(", ".join(changes) or "nothing")
+        return told
 
     @cached_property
     def _alone(self) -> Timeline:
@@ -134,3 +165,10 @@ class Story:
         return pl.Series(
             [[name for name in one if name] for one in zip(*changes, strict=True)], dtype=pl.List(pl.String)
         )
+
+
+def _change(name: str, value: Any, stamp: datetime) -> str:
+    # A moment that is the event's own stands in the row already, and a list is too long for one.
+    if value == stamp:
+        return name
+    return f"{name} ({len(value):,})" if isinstance(value, list) else f"{name} {html.shown(value)}"

@@ -56,10 +56,9 @@ class IdIndex:
     def __init__(self, ids: pl.Series) -> None:
         self.ids = ids
         self.hashes = ids.hash().to_numpy()
-        bits = (
-            2 * len(ids)
-        ).bit_length()  # at most every second slot is taken, so most ids lie where they belong
-        self.shift = np.uint64(64 - bits) if bits else np.uint64(63)
+        # At most every second slot is taken, so most ids lie where they belong; even no ids need one.
+        bits = max((2 * len(ids)).bit_length(), 1)
+        self.shift = np.uint64(64 - bits)
         self.mask = (1 << bits) - 1
         self.slots = np.full(1 << bits, -1, dtype=np.int32)
         numbers = np.arange(len(ids), dtype=np.int32)

@@ -191,10 +191,12 @@ class States(Latest):
 class Total(Track):
     def prepare(self, values: pl.Series) -> pl.Series:
         units = to_units(self.in_row_order(values.cast(self.dtype)))
-        if len(units) and np.abs(units.astype(np.float64)).sum() > CALM:
+        # The running sum may wrap around, differences within an aggregate come out right as long as they fit.
+        sizes = np.abs(units.astype(np.float64))
+        if sizes.sum() > CALM and np.bincount(self.typed.aggregate_of(self.rows), sizes).max() > CALM:
             raise EventsError(
-                "the amounts of this history add up to more than 64 bits of their smallest unit hold",
-                hint="look for amounts that cannot be right, such as log.read().top_k(...)",
+                "the amounts of one aggregate add up to more than 64 bits of their smallest unit hold",
+                hint="look for amounts that cannot be right in log.read()",
             )
         return pl.Series(np.concatenate([[0], np.cumsum(units)]))
 

@@ -108,6 +108,8 @@ class Typed:
         wanted[rows] = True
         for part in self.parts:
             keep = wanted[part.rows]
+            if not keep.any():
+                continue
             shape = declared[part.event_type].shape
             found = (
                 part.fields.filter(keep).iter_rows(named=True)

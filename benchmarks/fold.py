@@ -37,7 +37,7 @@ def measure(options: Options) -> Iterator[dict]:
 
     def ours_folded(columns: Any) -> Timeline:
         book = Timeline(tl.Order, columns)
-        book.rows.counted("prefix")  # both are put off until first asked for, but no question goes without them
+        book.rows.counted("prefix")  # put off until asked for, but no question goes without
         assert len(book.rows.owners) == len(columns)
         return book
 

@@ -31,7 +31,7 @@ often = settings(derandomize=True, max_examples=60, suppress_health_check=list(H
 hunting = settings(often, max_examples=400, phases=[Phase.explicit, Phase.generate])
 
 
-# --- an aggregate that uses every reducer ---------------------------------------------------------------------
+# --- an aggregate that uses every reducer -----------------------------------------------------------------
 
 
 class Point(tl.Record):
@@ -129,11 +129,11 @@ def fails(law: Callable[[Any, pl.DataFrame], None], aggregate: Any, payloads: An
     def check(events: pl.DataFrame) -> None:
         law(aggregate, events)
 
-    with pytest.raises(BaseException):  # noqa: B017, PT011  an assertion, or whatever the bug runs into
+    with pytest.raises(BaseException):  # noqa: B017  an assertion, or whatever the bug runs into
         check()
 
 
-# --- 1. parity --------------------------------------------------------------------------------------------------
+# --- 1. parity --------------------------------------------------------------------------------------------
 
 
 def columns_equal_steps(aggregate: Any, events: pl.DataFrame) -> None:
@@ -178,7 +178,7 @@ def test_parity_notices_a_sum_that_begins_at_the_wrong_row(monkeypatch: pytest.M
         fails(columns_equal_steps, tl.Order, order_payloads())
 
 
-# --- 2. cuts ----------------------------------------------------------------------------------------------------
+# --- 2. cuts ----------------------------------------------------------------------------------------------
 
 
 def cuts_equal_the_loop(aggregate: Any, events: pl.DataFrame, moment: Any) -> None:
@@ -233,7 +233,7 @@ def test_the_law_of_cuts_notices_timestamps_taken_for_the_prefix(monkeypatch: py
         fails(law, tl.Order, order_payloads())
 
 
-# --- 3. split ---------------------------------------------------------------------------------------------------
+# --- 3. split ---------------------------------------------------------------------------------------------
 
 
 @both
@@ -250,7 +250,7 @@ def test_a_fold_can_be_split_anywhere(aggregate: Any, payloads: Any) -> None:
     check()
 
 
-# --- 5. upcasts -------------------------------------------------------------------------------------------------
+# --- 5. upcasts -------------------------------------------------------------------------------------------
 
 
 @often
@@ -342,7 +342,7 @@ def test_a_chain_is_checked_where_it_is_declared() -> None:
         tl.upcaster(Red, since=2, to=1, **example)(add)
 
 
-# --- 6. nothing is lost -----------------------------------------------------------------------------------------
+# --- 6. nothing is lost -----------------------------------------------------------------------------------
 
 broken_values = st.sampled_from(
     [
@@ -423,7 +423,7 @@ kinds_anything = type("Anything", (tl.Record,), {}).shape
 @settings(often, max_examples=150)
 @given(events=damaged())
 def test_every_row_is_folded_or_rejected_with_its_reason(events: pl.DataFrame) -> None:
-    """Law 6: the columns refuse exactly what the specification refuses, at the same path, for the same reason."""
+    """Law 6: the columns refuse exactly what the specification refuses, with path and reason."""
     every_row_is_folded_or_rejected(events)
 
 
@@ -438,7 +438,7 @@ def test_the_law_of_loss_notices_a_decoder_that_rounds(monkeypatch: pytest.Monke
     def check(events: pl.DataFrame) -> None:
         every_row_is_folded_or_rejected(events)
 
-    with planted(monkeypatch, kinds.Money, "columns", trusting), pytest.raises(BaseException):  # noqa: B017, PT011
+    with planted(monkeypatch, kinds.Money, "columns", trusting), pytest.raises(BaseException):  # noqa: B017
         check()
 
 
@@ -452,7 +452,7 @@ def test_reading_parts_rows_into_events_and_rejected(events: pl.DataFrame) -> No
         assert isinstance(json.loads(text), dict)
 
 
-# --- 7. no future ------------------------------------------------------------------------------------------------
+# --- 7. no future -----------------------------------------------------------------------------------------
 
 
 @often
@@ -484,11 +484,11 @@ def test_the_law_of_no_future_notices_a_look_ahead(monkeypatch: pytest.MonkeyPat
     def ahead(stamps: np.ndarray, low: np.ndarray, high: np.ndarray, when: np.ndarray) -> np.ndarray:
         return np.minimum(asof_module.rows_at(stamps, low, high, when) + 1, np.maximum(high - 1, 0))
 
-    with planted(monkeypatch, rows, "rows_at", ahead), pytest.raises(BaseException):  # noqa: B017, PT011
+    with planted(monkeypatch, rows, "rows_at", ahead), pytest.raises(BaseException):  # noqa: B017
         test_a_label_is_answered_by_what_had_happened()
 
 
-# --- 9. exact money ----------------------------------------------------------------------------------------------
+# --- 9. exact money ---------------------------------------------------------------------------------------
 
 
 @often
@@ -521,7 +521,7 @@ def test_a_float_sum_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def floating(amounts: pl.Series) -> np.ndarray:
         return (honest(amounts).astype(np.float32)).astype(np.int64)
 
-    with planted(monkeypatch, tracks, "to_units", floating), pytest.raises(BaseException):  # noqa: B017, PT011
+    with planted(monkeypatch, tracks, "to_units", floating), pytest.raises(BaseException):  # noqa: B017
         test_money_is_added_up_exactly()
 
 
@@ -535,7 +535,7 @@ def test_a_tenth_and_two_tenths_are_three_tenths() -> None:
     assert book["a"].now.refunded == Decimal("0.30")
 
 
-# --- 10. same question, same answer --------------------------------------------------------------------------------
+# --- 10. same question, same answer -----------------------------------------------------------------------
 
 
 @often

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -175,7 +176,9 @@ def olist(folder: str, url: str, zone: str) -> None:
     """Import the four Olist CSV files, plain or gzipped; a second time adds nothing."""
     from titan_lab.connect import open_log
     from titan_lab.orders.olist import import_olist
+    from titan_lab.orders.olist_csv import check_folder
 
+    check_folder(Path(folder))  # before a store is made that would stay empty
     with open_log(url, writable=True) as log, Progress("importing events") as progress:
         report = import_olist(folder, log, zone, progress)
     click.echo(str(report))

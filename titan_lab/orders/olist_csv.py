@@ -183,6 +183,12 @@ def place(file: str) -> pl.Expr:
     return pl.format("{}:{}", pl.lit(file), pl.col("row"))
 
 
+def check_folder(folder: Path) -> None:
+    """Make sure that all four files are there. Raises OpenError, which names the first that is not."""
+    for table in (ORDERS, ITEMS, PAYMENTS, CUSTOMERS):
+        _find(folder, table)
+
+
 def _find(folder: Path, table: Table) -> Path:
     for ending in (".csv", ".csv.gz"):
         if (path := folder / (table.name + ending)).is_file():

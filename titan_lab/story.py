@@ -96,18 +96,14 @@ class Story:
         typed, rows = self.book.typed, self._rows[-SHOWN:]
         kinds = pl.Series(typed.kinds, dtype=pl.String)
         recorded = as_instants(typed.timestamp[rows])
-        counted = as_instants(self.book.rows.counted("prefix")[rows])
         told = pl.DataFrame(
             {
                 "version": typed.version[rows],
                 "event_type": kinds.gather(typed.kind[rows].astype(np.uint32)),
                 "recorded": recorded,
-                "counts from": counted.set(counted == recorded, None),
                 "what it changed": self._told(recorded),
             }
         )
-        if told["counts from"].is_null().all():
-            told = told.drop("counts from")
         skipped = len(self) - len(rows)
         note = f"{skipped:,} earlier events are not shown; .log() has them all" if skipped else ""
         title = f"{self.aggregate.__name__} {self.aggregate_id}"
@@ -119,14 +115,16 @@ class Story:
         states = self._frame(slice(-len(recorded) - 1, None), names).to_dicts()
         if len(states) == len(recorded):
             states.insert(0, self.aggregate.initial(self.aggregate_id).as_dict())
+        counted = as_instants(self.book.rows.counted("prefix")[self._rows[-len(recorded) :]])
         told = []
-        for (before, after), stamp in zip(pairwise(states), recorded, strict=True):
+        for (before, after), stamp, since in zip(pairwise(states), recorded, counted, strict=True):
             changes = [
                 _change(name, after[name], stamp)
                 for name in names
                 if after[name] not in (before[name], self.aggregate_id)
             ]
-            told.append(", ".join(changes) or "nothing")
+            later = f" (counts from {html.shown(since)} on)" if since != stamp else ""
+            told.append((", ".join(changes) or "nothing") + later)
         return told
 
     @cached_property

@@ -15,33 +15,39 @@ from decimal import Decimal
 from typing import Any, Final
 
 LONGEST: Final = 80  # characters of one value before it is cut; the whole text stays in the cell's title
+LONG: Final = 40  # characters from which on a text may break into lines; ids and instants are shorter
 
 # `color-mix` with currentColor needs no light or dark variant: it follows whatever the page around it uses.
+# An id in `:is()` that nothing has lends its weight: JupyterLab's own rules for tables would win otherwise.
 _STYLE: Final = """<style>
 .titan{font-family:var(--jp-ui-font-family,system-ui,-apple-system,"Segoe UI",sans-serif);font-size:13px;
 line-height:1.45;color:var(--jp-ui-font-color1,inherit);margin:.4em 0}
 .titan .titan-title{font-weight:600;font-size:1.08em;margin:0 0 .35em}
 .titan .titan-note{opacity:.7;margin:.4em 0 0;font-size:.93em}
 .titan .titan-scroll{overflow-x:auto;max-width:100%}
-.titan table{border-collapse:collapse;border:0;margin:0;font-variant-numeric:tabular-nums}
-.titan caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .4em;color:inherit}
-.titan th,.titan td{padding:.28em .8em .28em 0;border:0;text-align:left;vertical-align:top;background:none;
-color:inherit;white-space:nowrap;max-width:34em;overflow:hidden;text-overflow:ellipsis}
-.titan thead th{font-weight:600;border-bottom:1px solid color-mix(in srgb,currentColor 35%,transparent)}
-.titan tbody tr{background:none}
-.titan tbody td,.titan tbody th{border-bottom:1px solid color-mix(in srgb,currentColor 11%,transparent)}
-.titan tbody th{font-weight:400;opacity:.7}
-.titan .titan-number{text-align:right}
-.titan .titan-none{opacity:.45}
 .titan-card{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:8px;
 padding:.75em 1em;display:inline-block;max-width:100%;box-sizing:border-box}
-.titan-tiles{display:flex;flex-wrap:wrap;gap:.7em}
-.titan-tile{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:8px;
-padding:.6em .85em;flex:1 1 7.5em}
-.titan-tile b{display:block;font-size:1.5em;line-height:1.4;font-weight:600;letter-spacing:-.01em;
-font-variant-numeric:tabular-nums;white-space:nowrap}
-.titan i{display:inline-block;width:.62em;height:.62em;border-radius:2px;margin-right:.4em}
-.titan-card tbody tr:last-child td,.titan-card tbody tr:last-child th{border-bottom:0}
+:is(.titan,#titan-) table{border-collapse:collapse;border:0;margin:0;font-size:inherit;
+font-variant-numeric:tabular-nums}
+:is(.titan,#titan-) caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .4em;color:inherit}
+:is(.titan,#titan-) :is(th,td){padding:.28em .8em .28em 0;border:0;text-align:left;vertical-align:top;
+background:none;color:inherit;white-space:nowrap}
+:is(.titan,#titan-) thead th{font-weight:600;
+border-bottom:1px solid color-mix(in srgb,currentColor 35%,transparent)}
+:is(.titan,#titan-) tbody tr{background:none}
+:is(.titan,#titan-) tbody tr>*{border-bottom:1px solid color-mix(in srgb,currentColor 11%,transparent)}
+:is(.titan,#titan-) tbody th{font-weight:400;opacity:.7}
+:is(.titan,#titan-) .titan-card tbody tr:last-child>*{border-bottom:0}
+:is(.titan,#titan-) .titan-number{text-align:right}
+:is(.titan,#titan-) .titan-none{opacity:.45}
+:is(.titan,#titan-) .titan-long{white-space:normal;min-width:18em;max-width:34em}
+:is(.titan,#titan-) i{display:inline-block;width:.62em;height:.62em;border-radius:2px;margin-right:.4em}
+:is(.titan,#titan-) .titan-tiles,.titan-tiles tbody{display:block}
+.titan-tiles tr{display:flex;flex-wrap:wrap;gap:.7em}
+:is(.titan,#titan-) .titan-tiles .titan-tile{border:1px solid color-mix(in srgb,currentColor 18%,transparent);
+border-radius:8px;padding:.6em .85em;flex:1 1 auto;min-width:6em}
+.titan-tile br{display:none}
+.titan-tile b{display:block;font-size:1.5em;line-height:1.4;font-weight:600;letter-spacing:-.01em}
 </style>"""
 
 
@@ -156,13 +162,16 @@ def tiles(
     note: a line under them all.
     """
     told = list(facts)
+    # A table's row and line breaks, so that they stay tiles where styles are not let through: in a notebook
+    # that is not trusted yet, and on the web pages of code hosts.
     drawn = "".join(
-        f'<div class="titan-tile"><span>{_mark((colours or {}).get(label))}{escape(label)}</span>'
-        f"<b>{escape(shown(value))}</b>{_note(remark)}</div>"
+        f'<td class="titan-tile"><span>{_mark((colours or {}).get(label))}{escape(label)}</span><br>'
+        f"<b>{escape(shown(value))}</b><br>{_note(remark)}</td>"
         for label, value, remark in told
     )
     said = ", ".join(f"{label} {shown(value)}" for label, value, _ in told)
-    return Html(f'{_STYLE}<div class="titan"><div class="titan-tiles">{drawn}</div>{_note(note)}</div>', said)
+    row = f'<table class="titan-tiles"><tbody><tr>{drawn}</tr></tbody></table>'
+    return Html(f'{_STYLE}<div class="titan">{row}{_note(note)}</div>', said)
 
 
 def _mark(colour: str | None) -> str:
@@ -185,14 +194,17 @@ def _grid(rows: Any, columns: Sequence[str] | None, limit: int) -> tuple[list[st
 def _cell(value: object, right: bool, marks: Mapping[str, str] | None = None) -> str:
     text = shown(value)
     if value is None:
-        return f'<td class="titan-none{" titan-number" if right else ""}">{text}</td>'
+        return f"<td{_side(right, 'titan-none')}>{text}</td>"
     if len(text) <= LONGEST:
-        return f"<td{_side(right)}>{_mark((marks or {}).get(text))}{escape(text)}</td>"
-    return f'<td{_side(right)} title="{escape(text)}">{escape(text[: LONGEST - 1])}…</td>'
+        long = "titan-long" if len(text) > LONG else ""
+        return f"<td{_side(right, long)}>{_mark((marks or {}).get(text))}{escape(text)}</td>"
+    cut = escape(text[: LONGEST - 1])
+    return f'<td{_side(right, "titan-long")} title="{escape(text)}">{cut}…</td>'
 
 
-def _side(right: bool) -> str:
-    return ' class="titan-number"' if right else ""
+def _side(right: bool, also: str = "") -> str:
+    classes = " ".join(name for name in (also, "titan-number" if right else "") if name)
+    return f' class="{classes}"' if classes else ""
 
 
 def _note(text: str) -> str:

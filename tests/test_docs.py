@@ -1,0 +1,90 @@
+"""What the pages say is what the code does; the Python blocks themselves run where they stand."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import titan_lab
+from titan_lab import cli
+from titan_lab.connect import BACKENDS
+
+README = Path("README.md").read_text()
+PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+# Words that begin a sentence about what a thing is, not about what it does.
+NO_VERBS = {"A", "An", "The", "This", "Returns", "Represents", "Helper", "Class", "Function"}
+
+
+def public_functions() -> list[tuple[str, Any]]:
+    found = []
+    for info in pkgutil.walk_packages(titan_lab.__path__, "titan_lab."):
+        if info.name.startswith("titan_lab.testing") or info.name.endswith("__main__"):
+            continue
+        if info.name == "titan_lab.orders.lives":  # each of these tells a life
+            continue
+        module = importlib.import_module(info.name)
+        for name, member in inspect.getmembers(module):
+            if name.startswith("_") or getattr(member, "__module__", None) != info.name:
+                continue
+            if inspect.isfunction(member):
+                found.append((f"{info.name}.{name}", member))
+            elif inspect.isclass(member):
+                for method, function in vars(member).items():
+                    if inspect.isfunction(function) and not method.startswith("_"):
+                        found.append((f"{info.name}.{name}.{method}", function))
+    return found
+
+
+def test_every_public_function_says_what_it_does_with_a_verb_first() -> None:
+    """An overriding method may leave it to the method it overrides."""
+    silent, wordy = [], []
+    for name, function in public_functions():
+        text = (function.__doc__ or "").strip()
+        is_method = function.__qualname__ != function.__name__
+        if not text and not is_method:
+            silent.append(name)
+        elif text and (text.split()[0] in NO_VERBS or not text.splitlines()[0].rstrip().endswith((".", ":"))):
+            wordy.append((name, text.splitlines()[0]))
+    assert silent == []
+    assert wordy == []
+
+
+def test_the_table_of_stores_is_the_table_of_backends() -> None:
+    """README and connect.BACKENDS name the same schemes, in the same order."""
+    table = README.split("## Stores")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(BACKENDS)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """Each with a line of its own."""
+    commands: Any = cli.titan
+    shown = README.split("## The command line")[1].split("\n## ")[0]
+    for name in commands.commands:
+        assert f"\ntitan {name}" in shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links name files that exist."""
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_folder_in_the_readme_exists() -> None:
+    """The map of the project is the project."""
+    shown = README.split("## Where things lie")[1]
+    for folder in re.findall(r"^(\S+/) {2,}", shown, re.MULTILINE):
+        assert Path(folder).is_dir(), folder
+
+
+def test_the_changelog_tells_the_version_of_today() -> None:
+    """The newest numbered entry is the package's version."""
+    newest = re.findall(r"^## \[(\d[^\]]*)\]", Path("CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert newest == titan_lab.__version__

@@ -15,6 +15,7 @@ import polars as pl
 
 from titan_lab.clock import iso
 from titan_lab.errors import VersionConflict
+from titan_lab.event import as_text, check
 from titan_lab.scope import Scope
 
 KEY = ["aggregate_id", "version"]
@@ -77,21 +78,24 @@ class Writer(Reader, Protocol):
         ...
 
 
-def part_new(stored: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Give the events that are not stored yet, and how many are.
+def part_new(stored: pl.DataFrame, events: pl.DataFrame, zone: str | None = None) -> tuple[pl.DataFrame, int]:
+    """Give the events that are not stored yet, and how many are. Stored rows may be of any type, and bad.
 
-    Raises VersionConflict when a stored event has the same key and another type, payload or timestamp.
+    Raises VersionConflict when a stored event has the same key and another type, payload or timestamp, or is
+    a row that cannot be read.
     """
-    known = events.join(stored, on=KEY, how="semi")
+    keys = stored.select(as_text(stored["aggregate_id"]), stored["version"].cast(pl.Int64, strict=False))
+    known = events.join(keys, on=KEY, how="semi")
     if known.is_empty():
         return events, 0
+    readable, _ = check(stored, zone, parse_json=False)
     same = known.join(
-        stored, on=["aggregate_id", "version", "event_type", "timestamp", "payload"], how="semi"
+        readable, on=["aggregate_id", "version", "event_type", "timestamp", "payload"], how="semi"
     )
     if len(same) < len(known):
         first = known.join(same, on=KEY, how="anti").sort(KEY).row(0, named=True)
         raise conflict(first, len(known) - len(same))
-    return events.join(stored, on=KEY, how="anti", maintain_order="left"), len(known)
+    return events.join(known, on=KEY, how="anti", maintain_order="left"), len(known)
 
 
 def conflict(event: dict, count: int) -> VersionConflict:

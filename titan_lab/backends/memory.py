@@ -12,7 +12,7 @@ from titan_lab.scope import Scope
 
 
 class MemoryStore:
-    """Hold rows in one frame. `raw` rows may be anything; `append` adds only what was checked."""
+    """Hold the rows it was made of, which may be anything, and the events appended, which were checked."""
 
     def __init__(
         self, raw: pl.DataFrame | None = None, url: str = "memory://", zone: str | None = None
@@ -20,6 +20,7 @@ class MemoryStore:
         self.url = url
         self.zone = zone
         self.raw = EVENTS.to_frame() if raw is None else raw
+        self.added = EVENTS.to_frame()
 
     @classmethod
     def open(cls, address: str, writable: bool) -> MemoryStore:
@@ -28,25 +29,26 @@ class MemoryStore:
 
     def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
         """Give the rows in slices. A scope is a filter that lets through what it cannot judge."""
-        rows = (
-            self.raw.with_row_index("row").with_columns(place=pl.struct(pl.lit("frame"), "row")).drop("row")
-        )
-        for part in rows.iter_slices(size):
-            if scope.aggregates is not None:
-                part = part.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
-            yield part
+        for name, rows in (("frame", self.raw), ("appended", self.added)):
+            rows = rows.with_row_index("row").with_columns(place=pl.struct(pl.lit(name), "row")).drop("row")
+            for part in rows.iter_slices(size):
+                if scope.aggregates is not None:
+                    part = part.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
+                yield part
 
     def frontier(self) -> Frontier:
         """Know everything: nobody else can add to it."""
-        stamps = self.raw["timestamp"] if "timestamp" in self.raw.columns else EVENTS.to_frame()["timestamp"]
-        last = moments(stamps, self.zone).max()
-        return Frontier(last, "all of it is in memory")  # type: ignore[arg-type]
+        told = [self.added["timestamp"]]
+        if "timestamp" in self.raw.columns:
+            told.append(moments(self.raw["timestamp"], self.zone))
+        return Frontier(pl.concat(told).max(), "all of it is in memory")  # type: ignore[arg-type]
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Add what is new; refuse the whole frame if one event differs from what holds its place."""
-        new, present = part_new(self.raw.select(list(EVENTS)), events)
-        self.raw = pl.concat([self.raw.select(list(EVENTS)), new])
-        return Appended(len(new), present)
+        new, there = part_new(self.added, events)
+        new, before = part_new(self.raw, new, self.zone)
+        self.added = pl.concat([self.added, new])
+        return Appended(len(new), there + before)
 
     def close(self) -> None:
         """Keep the events: there is nothing to let go of."""

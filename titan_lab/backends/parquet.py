@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from titan_lab.event import EVENTS, moments
 from titan_lab.scope import Scope
 
 OPTIONAL = ("metadata",)
+NUMBERED = re.compile(r"\d{6,}\.parquet")
 
 
 class ParquetStore:
@@ -51,9 +53,7 @@ class ParquetStore:
     def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
         """Read file by file, pushing the ids that are asked for down into the file."""
         for file in self.files():
-            rows = pl.scan_parquet(file).with_row_index("place")
-            names = rows.collect_schema().names()
-            rows = rows.select("place", *(name for name in EVENTS if name in names))
+            rows = self._rows(file).with_row_index("place")
             if scope.aggregates is not None:
                 rows = rows.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
             try:
@@ -82,14 +82,36 @@ class ParquetStore:
                 f"{self.path} is one file, which cannot grow",
                 hint="open a folder, which grows by whole files",
             )
-        stored = [pl.read_parquet(file, columns=list(EVENTS)) for file in self.files()]
-        new, present = part_new(pl.concat([EVENTS.to_frame(), *stored], how="vertical_relaxed"), events)
-        if len(new):
-            name = f"{len(stored):06d}-{uuid.uuid4().hex[:8]}.parquet"
-            unfinished = self.path / f".{name}.part"
+        while True:
+            new, present, files = events, 0, self.files()
+            for file in files:
+                new, there = part_new(self._rows(file).collect(), new)
+                present += there
+            if new.is_empty() or self._publish(new, _next_name(files)):
+                return Appended(len(new), present)
+            # Another process took the name since the files were read; what it wrote may clash.
+
+    def _publish(self, new: pl.DataFrame, name: str) -> bool:
+        """Let a whole file appear under a name that nobody has; False where somebody has it by now."""
+        unfinished = self.path / f".{name}.{uuid.uuid4().hex}.part"
+        try:
             new.write_parquet(unfinished, compression="zstd")
-            unfinished.replace(self.path / name)
-        return Appended(len(new), present)
+            (self.path / name).hardlink_to(unfinished)  # unlike a rename, it never replaces
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise ReadOnly(
+                f"{self.path} cannot be written: {error}",
+                hint="check the folder's permissions; appending needs a file system with hard links",
+            ) from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return True
+
+    def _rows(self, file: Path) -> pl.LazyFrame:
+        rows = pl.scan_parquet(file)
+        names = rows.collect_schema().names()
+        return rows.select(name for name in EVENTS if name in names)
 
     def close(self) -> None:
         """Do nothing: no file is held open."""
@@ -108,3 +130,9 @@ class ParquetStore:
                 hint=f"the columns are {', '.join(EVENTS)}; tl.from_frame(frame, ...) names yours",
                 missing=missing,
             )
+
+
+def _next_name(files: list[Path]) -> str:
+    """Name the file after these: of two processes that saw the same ones, only one can have it."""
+    taken = [int(file.stem) for file in files if NUMBERED.fullmatch(file.name)]
+    return f"{max(taken, default=0) + 1:06d}.parquet"

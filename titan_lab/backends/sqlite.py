@@ -146,6 +146,9 @@ class SqliteStore:
                     missing=missing,
                 )
 
+    def _journal(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-journal")
+
     @contextmanager
     def _session(self) -> Iterator[sqlite3.Connection]:
         mode = "rwc" if self.writable else "ro"
@@ -163,6 +166,11 @@ class SqliteStore:
             finally:
                 db.close()
         except sqlite3.OperationalError as error:
+            if not self.writable and "readonly" in str(error) and self._journal().exists():
+                raise OpenError(
+                    f"{self.path} holds an append that was cut off in the middle and must be undone",
+                    hint="tl.open(url, writable=True) undoes it",
+                ) from error
             if "readonly" in str(error) or (self.writable and "unable to open" in str(error)):
                 raise ReadOnly(
                     f"{self.path} cannot be written: {error}",

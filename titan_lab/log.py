@@ -75,8 +75,12 @@ class EventLog:
         is the column, or the JSON path in the payload. Payloads are checked against an aggregate's declared
         event types when the log is folded, so what a fold refused is listed from then on.
         """
-        told = pl.concat([self._rejected, *self._folded.values()])
-        return told.unique(["raw", "path", "reason"], maintain_order=True) if self._folded else told
+        told = self._rejected
+        for misfits in self._folded.values():
+            # A text that is no JSON is noticed by reading and by folding; it is told once.
+            same = ["aggregate_id", "version", "path", "reason"]
+            told = pl.concat([told, misfits.join(told, on=same, how="anti", nulls_equal=True)])
+        return told
 
     @property
     def frontier(self) -> Frontier:

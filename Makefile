@@ -36,9 +36,7 @@ lab: $(VENV)/.lab.stamp $(SAMPLES) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto $(ARGS)
 
 notebooks: $(VENV)/.test.stamp $(SAMPLES) ## execute notebooks/ in place, so that their outputs are of this code
-	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
-	  --ExecutePreprocessor.kernel_manager_class=titan_lab.job_engine.TitanKernelManager \
-	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/python -m titan_lab.notebook.refresh notebooks/*.ipynb
 
 samples: $(VENV)/.run.stamp ## make data/samples anew from the seeded generator
 	$(BIN)/python -m titan_lab.orders.sample data/samples

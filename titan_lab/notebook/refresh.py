@@ -39,7 +39,7 @@ def executed(path: str | os.PathLike[str]) -> Any:
     except ImportError as error:
         raise MissingExtra(error.name or "nbclient", "run", "executing a notebook") from error
     path = Path(path)
-    notebook = nbformat.read(path, as_version=4)
+    notebook = normal(nbformat.read(path, as_version=4))
     _clear(notebook)
     client = NotebookClient(
         notebook,

@@ -299,13 +299,14 @@ def _by_custom(kinds: Iterable[str]) -> list[str]:
     return sorted(kinds, key=lambda kind: (order.get(kind, len(order)), kind))
 
 
-def _utc(instants: pl.Series) -> Any:
+def _utc(instants: pl.Series) -> list[str]:
     """Give instants as plotly wants them: without a zone, and it then shows what it is given."""
-    return instants.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy()
+    return [_plain(moment) for moment in instants]
 
 
-def _plain(moment: datetime) -> datetime:
-    return instant(moment).replace(tzinfo=None)
+def _plain(moment: datetime) -> str:
+    # As text: plotly writes datetimes one way with orjson and another way without, and outputs are compared.
+    return instant(moment).replace(tzinfo=None).isoformat()
 
 
 def _hour(moment: datetime) -> datetime:

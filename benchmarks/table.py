@@ -1,7 +1,8 @@
 """Write the table of measured values from the JSON lines, so that it cannot say what was not measured.
 
-python -m benchmarks table results.jsonl print it python -m benchmarks table results.jsonl --into
-benchmarks/README.md put it between the marks of a file
+    python -m benchmarks table results.jsonl                                  print it
+    python -m benchmarks table results.jsonl --into benchmarks/README.md      put it between the marks of a file
+    python -m benchmarks table results.jsonl --short --into README.md         one line for each question
 
 Of a measurement that was repeated, the last counts.
 """
@@ -22,8 +23,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks table")
     parser.add_argument("results", type=Path, help="a file of JSON lines")
     parser.add_argument("--into", type=Path, help="the file that holds the marks")
+    parser.add_argument("--short", action="store_true", help="one line for each question")
     chosen = parser.parse_args(arguments)
-    text = render(read(chosen.results))
+    lines = read(chosen.results)
+    text = shorten(lines) if chosen.short else render(lines)
     if chosen.into is None:
         print(text)
     else:
@@ -67,6 +70,28 @@ def render(lines: Iterable[dict]) -> str:
         ratio = "" if line["ratio_to_ours"] == 1 else f"{line['ratio_to_ours']:.3g} ×"
         told.append(row([line["engine"], seconds(line["seconds"]), extent, ratio, promise]))
     return "\n".join(told).strip()
+
+
+def shorten(lines: Iterable[dict]) -> str:
+    """Write one line for each question: ours, what was promised, and the peers."""
+    lines = list(lines)
+    if not lines:
+        return ""
+    told = [describe(lines[-1]["machine"]), "", row(["question", "titan_lab", "promised", "peers"])]
+    told.append(row(["---", "---:", "---:", "---"]))
+    questions = dict.fromkeys((line["bench"], line["what"], line["events"]) for line in lines)
+    for question in questions:
+        asked = [line for line in lines if (line["bench"], line["what"], line["events"]) == question]
+        ours = [line for line in asked if line["ratio_to_ours"] == 1]
+        peers = [
+            f"{line['engine']} {seconds(line['seconds'])}" for line in asked if line["ratio_to_ours"] != 1
+        ]
+        for line in ours:
+            promise = f"≤ {seconds(line['promise'])}" if line.get("promise") else ""
+            told.append(
+                row([f"`{question[0]}` {question[1]}", seconds(line["seconds"]), promise, ", ".join(peers)])
+            )
+    return "\n".join(told)
 
 
 def describe(machine: dict) -> str:

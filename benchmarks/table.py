@@ -1,7 +1,7 @@
 """Write the table of measured values from the JSON lines, so that it cannot say what was not measured.
 
     python -m benchmarks table results.jsonl                                  print it
-    python -m benchmarks table results.jsonl --into benchmarks/README.md      put it between the marks of a file
+    python -m benchmarks table results.jsonl --into benchmarks/README.md      put it between a file's marks
     python -m benchmarks table results.jsonl --short --into README.md         one line for each question
 
 Of a measurement that was repeated, the last counts.

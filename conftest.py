@@ -18,8 +18,9 @@ settings.load_profile("titan")
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start every test, doctest and example in the root, whatever folder pytest was started from."""
+    """Start every test and example in the root, wherever and in whatever terminal pytest was started."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("COLUMNS", raising=False)  # polars would draw its tables as wide
 
 
 # A block ```python runs, with >>> lines compared; <!-- skip: next "why" --> before it leaves one out.

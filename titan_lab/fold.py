@@ -118,10 +118,12 @@ def _is_table(value: object) -> bool:
 class Aggregate:
     """Declare an aggregate: each attribute that is a reducer is a column of its state, in this order.
 
-    upcasts: the steps that bring old payloads to the current shape.
+    upcasts: the steps that bring old payloads to the current shape. also: event types that belong to it and
+    change no column; their payloads are checked like the others'.
     """
 
     upcasts: ClassVar[tuple[Upcast, ...]] = ()
+    also: ClassVar[tuple[type[EventType], ...]] = ()
 
     reducers: ClassVar[dict[str, Reducer]] = {}
     events: ClassVar[dict[str, type[EventType]]] = {}  # by their name in the store
@@ -140,7 +142,7 @@ class Aggregate:
                     f"{cls.__name__}.{name}: every state has a {name} already", hint="rename the column"
                 )
             reducer.bind(name, cls._declared() if isinstance(reducer, step) else in_sight)
-        cls.events = cls._declared()
+        cls.events = cls._declared() | {event.event_type: event for event in cls.also}
         cls.chain = Chain(cls.upcasts)
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from titan_lab.fold import Aggregate
 from titan_lab.orders.events import (
+    ItemsReturned,
     OrderCancelled,
     OrderCreated,
     OrderDelivered,
@@ -20,6 +21,7 @@ class Order(Aggregate):
     """An order of Titan Commerce, from created to delivered, cancelled, returned or refunded."""
 
     upcasts = ORDER_UPCASTS
+    also = (ItemsReturned,)  # what came back is told by the refund, where it is told in money
 
     id = key()
     user_id = latest(OrderCreated)

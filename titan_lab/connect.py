@@ -30,6 +30,9 @@ def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> Ev
     dates without a zone are read, an IANA name; without one a naive moment is an error.
 
     Raises UnknownScheme, OpenError for what is no such store, EventsError for a missing column.
+
+    >>> open_log("sqlite:///data/samples/orders.db")
+    <EventLog sqlite:///data/samples/orders.db>
     """
     zone_of(zone)
     scheme, separator, address = str(url).partition("://")
@@ -65,6 +68,11 @@ def from_frame(
     moments that have none.
 
     Raises EventsError for a column that is not there.
+
+    >>> frame = pl.DataFrame({"case": ["a", "a"], "what": ["Opened", "Closed"], "when": ["2025-01-01T10:00Z"] * 2})
+    >>> log = from_frame(frame, aggregate_id="case", event_type="what", timestamp="when")
+    >>> log.read()["version"].to_list()
+    [1, 2]
     """
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()

@@ -45,22 +45,45 @@ class EventLog:
 
         aggregates: an id or several; types: names or event classes; since, until: instants, both inclusive
         and compared with `timestamp`. What cannot be an event is left out, and is in `rejected`.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.read(types="OrderCancelled", until="2025-01-15").height
+        25
         """
         return self._checked(scope(**wanted, zone=self.zone))[0]
 
     def scan(self, **wanted: Any) -> pl.LazyFrame:
-        """Read like ``read``, when the LazyFrame is collected."""
+        """Read like ``read``, when the LazyFrame is collected.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.scan(since="2025-02-10").select(pl.len()).collect().item()
+        385
+        """
         request = scope(**wanted, zone=self.zone)
         return pl.defer(lambda: self._checked(request)[0], schema=EVENTS)
 
     def batches(self, size: int = BATCH, **wanted: Any) -> Iterator[pl.DataFrame]:
-        """Read like ``read``, in frames of at most `size` events."""
+        """Read like ``read``, in frames of at most `size` events.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> [len(batch) for batch in log.batches(5_000)]
+        [5000, 5000, 2123]
+        """
         if size < 1:
             raise EventsError(f"a batch of {size} events is none", hint="use a size from 1 on")
         yield from self.read(**wanted).iter_slices(size)
 
     def events(self, aggregate_id: str) -> pl.DataFrame:
-        """Read one aggregate's events. Raises NoSuchAggregate, which suggests near ids."""
+        """Read one aggregate's events. Raises NoSuchAggregate, which suggests near ids.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.events("550e8400-e29b-41d4-a716-446655440000")["event_type"].head(2).to_list()
+        ['OrderCreated', 'PaymentAuthorized']
+        """
         found = self.read(aggregates=aggregate_id)
         if found.is_empty():
             ids = self.read()["aggregate_id"].unique().sort()
@@ -92,6 +115,11 @@ class EventLog:
 
         Returns kind String ("version gap", "duplicate", "clock inversion"), aggregate_id String, version
         Int64 and detail String. A gap is told at the version after it, an inversion at the later version.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.audit()["kind"].unique().to_list()
+        ['clock inversion']
         """
         good, rejected = self._checked(EVERYTHING)
         before = good.with_columns(
@@ -119,6 +147,10 @@ class EventLog:
 
         aggregates: only these ids. newer: what to do with payloads of a schema_version newer than the code,
         "raise" SchemaTooNew or "reject" them.
+
+        >>> import titan_lab as tl
+        >>> len(tl.open("sqlite:///data/samples/orders.db").fold(tl.Order))
+        500
         """
         request = scope(aggregates=aggregates)
         events, unread = self._checked(request, parse_json=False)

@@ -35,6 +35,12 @@ class Story:
 
         Before the first event the state is falsy, with version 0 and every column as it starts. A version
         beyond the last gives the last. Raises InstantError for a naive or unreadable instant.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> story = book["550e8400-e29b-41d4-a716-446655440000"]
+        >>> story.at("2025-01-01T11:00Z").status, story.at(version=1).status
+        ('PAID', 'CREATED')
         """
         check_cut(cut)
         if isinstance(when, int) or (when is None) == (version is None):
@@ -64,6 +70,12 @@ class Story:
         List(String), payload String (JSON as stored) and metadata String. counted_from is the instant from
         which the default cut counts the event: later than its timestamp where an earlier version is stamped
         later. changed names the columns of the state that the event changed.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> story = book["550e8400-e29b-41d4-a716-446655440000"]
+        >>> story.log().select("version", "event_type").row(8)
+        (9, 'OrderCorrected')
         """
         typed, rows = self.book.typed, self._rows
         return pl.DataFrame(

@@ -90,6 +90,11 @@ class Timeline:
         With version=n, an aggregate that is younger shows its last state.
 
         Raises InstantError for a naive or unreadable instant, NoSuchColumn.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.at("2025-01-15", columns=["status", "total"]).row(0)
+        ('002049c6-135c-4e01-87d6-a91df3117027', 1, 'CREATED', Decimal('1377.00'))
         """
         check_cut(cut)
         wanted = self.wanted(columns)
@@ -117,6 +122,11 @@ class Timeline:
 
         since, until: only states that held at some moment in between, both inclusive. A state that was
         overtaken within the same microsecond, or by an event stamped earlier, has valid_from == valid_to.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.history(since="2025-01-15", until="2025-01-16", columns=[]).height
+        560
         """
         counted = self.rows.counted("prefix")
         rows = np.arange(len(self.typed))
@@ -147,6 +157,12 @@ class Timeline:
         the aggregate did not exist yet or nobody has the id, and where the state was older than `ttl` ("7d").
 
         Raises SpineError for a missing column, naive moments, and names that would collide; NoSuchColumn.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> labels = book.ids.to_frame().head(1).with_columns(ts=pl.datetime(2025, 1, 15, time_zone="UTC"))
+        >>> book.asof(labels, columns=["status"]).select("version", "status", "state_age").row(0)
+        (1, 'CREATED', datetime.timedelta(days=13, seconds=40593, microseconds=994364))
         """
         spine = spine_frame(spine, on, by)
         wanted = ["version", *(self.aggregate.reducers if columns is None else self.wanted(columns)[2:])]
@@ -191,6 +207,11 @@ class Timeline:
 
         Raises InstantError for an unreadable instant or step, NoSuchColumn, DeclarationError for a measure
         that is no number.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.every("1d", "2025-01-14", "2025-01-15", by=None, measure="refunded")["count"].to_list()
+        [175, 186]
         """
         zone = zone or self.zone
         start, end = (from_micros(moment) for moment in self.span or (0, 0))
@@ -211,6 +232,11 @@ class Timeline:
         Returns aggregate_id, and for each cut (prefix, filter, latest) the last version it counts (null for
         none) and how many events, sorted by aggregate_id. Aggregates whose timestamps never step back are
         never in it.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.cuts("2025-01-14T11:04Z").select("prefix", "filter", "latest").row(0)
+        (8, 10, 10)
         """
         moment = micros(when, self.zone)
         suspects = np.flatnonzero(self.rows.stepping_back)

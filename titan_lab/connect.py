@@ -69,8 +69,8 @@ def from_frame(
 
     Raises EventsError for a column that is not there.
 
-    >>> frame = pl.DataFrame({"case": ["a", "a"], "what": ["Opened", "Closed"], "when": ["2025-01-01T00Z"] * 2})
-    >>> log = from_frame(frame, aggregate_id="case", event_type="what", timestamp="when")
+    >>> calls = {"case": ["a", "a"], "what": ["Opened", "Closed"], "when": ["2025-01-01T10:00Z"] * 2}
+    >>> log = from_frame(pl.DataFrame(calls), aggregate_id="case", event_type="what", timestamp="when")
     >>> log.read()["version"].to_list()
     [1, 2]
     """

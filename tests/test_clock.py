@@ -55,6 +55,27 @@ def test_a_local_time_that_happened_twice_is_the_first_of_the_two() -> None:
     assert iso(column[0]) == "2025-10-26T00:30:00Z"
 
 
+def test_a_local_time_that_clocks_skipped_is_the_moment_they_did() -> None:
+    """São Paulo had no midnight on 15 October 2017; its day began at 03:00Z, as text, date and column."""
+    skipped = "2017-10-15T00:00:00"
+    for moment in (skipped, datetime(2017, 10, 15), date(2017, 10, 15), "2017-10-15"):
+        assert iso(instant(moment, zone="America/Sao_Paulo")) == "2017-10-15T03:00:00Z"
+    for column in (
+        pl.Series([skipped]),
+        pl.Series([datetime(2017, 10, 15)]),
+        pl.Series([date(2017, 10, 15)]),
+    ):
+        assert iso(moments(column, "America/Sao_Paulo")[0]) == "2017-10-15T03:00:00Z"
+
+
+def test_a_moment_outside_of_the_calendar_is_no_instant() -> None:
+    """The year 0 cannot be written down; in a column it is null, so that its row can be rejected."""
+    for text in ("0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"):
+        with pytest.raises(InstantError, match="years 1 to 9999"):
+            instant(text)
+        assert moments(pl.Series([text, "2025-01-01T10:00:00Z"])).to_list() == [None, TEN]
+
+
 def test_a_time_with_a_zone_does_not_listen_to_the_logs_zone() -> None:
     """`zone=` fills in what is missing, and overrules nothing."""
     assert instant("2025-01-01T10:00:00Z", zone="America/Sao_Paulo") == TEN

@@ -180,7 +180,7 @@ def leaking(self: Any, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         (kinds.Number, "columns", trusting),
         (tracks.First, "picked", forgetful),
         (tracks.Count, "at", leaking),
-        (typed, "_true_for_one", lambda texts, shape: np.zeros(len(texts), dtype=bool)),
+        (typed, "_misread", lambda texts, shape: np.zeros(len(texts), dtype=bool)),
     ],
     ids=["Whole", "Money", "Text", "Number", "First", "Count", "true for 1"],
 )

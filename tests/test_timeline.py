@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import titan_lab as tl
+from titan_lab.clock import iso
 from titan_lab.errors import DeclarationError, InstantError, NoSuchColumn, SpineError
 from titan_lab.event import EVENTS
 
@@ -348,7 +349,9 @@ def test_a_grid_counts_the_orders_in_each_state_at_each_instant(book: Any) -> No
 
 def test_a_grid_by_any_column_or_by_none(book: Any) -> None:
     """Values are sorted as their column sorts; by=None counts all orders together."""
-    noon = "2025-01-01T12:00Z"
+    noon, early = "2025-01-01T12:00Z", "2024-01-01T12:00Z"
+    assert book.every("1h", early, early, by=None).rows() == [(tl.instant(early), 0)]
+    assert tl.open("memory://").fold(tl.Order).every("1h", early, early, by=None).height == 1
     assert book.every("1h", noon, noon, by="user_id").rows() == [
         (day("12:00"), "ann", 1),
         (day("12:00"), "bob", 1),
@@ -362,6 +365,25 @@ def test_a_day_of_the_grid_is_a_day_of_the_zone(book: Any) -> None:
     hours = grid["instant"].diff().drop_nulls().dt.total_hours().to_list()
     assert hours == [24, 23, 24]
     assert grid["instant"][0] == tl.instant("2025-03-28T23:00Z")
+
+
+def test_a_day_whose_midnight_was_skipped_begins_when_the_clocks_went_on(book: Any) -> None:
+    """In São Paulo, 15 October 2017 began at 01:00, which is 03:00Z: the same as the bare date means."""
+    grid = book.every("1d", "2017-10-14", "2017-10-16", by=None, zone="America/Sao_Paulo")
+    days = [tl.instant(f"2017-10-{day}", "America/Sao_Paulo") for day in (14, 15, 16)]
+    assert grid["instant"].to_list() == days
+    assert [iso(day) for day in days] == [
+        "2017-10-14T03:00:00Z",
+        "2017-10-15T03:00:00Z",
+        "2017-10-16T02:00:00Z",
+    ]
+
+
+def test_hours_are_hours_whatever_the_clocks_do(book: Any) -> None:
+    """Only days and longer steps follow the calendar; an hour that is skipped or doubled is still an hour."""
+    for day in ("2025-03-30", "2025-10-26"):
+        grid = book.every("1h", day, day + "T12:00:00Z", by=None, zone="Europe/Berlin")
+        assert set(grid["instant"].diff().drop_nulls()) == {timedelta(hours=1)}
 
 
 def test_a_grid_spans_the_history_when_nobody_says_otherwise(book: Any) -> None:

@@ -79,9 +79,9 @@ def instant(moment: Instant, zone: str | None = None) -> datetime:
                     found=moment,
                 )
             moment = moment.replace(tzinfo=where)
-        return moment.astimezone(UTC)
+        return _in_utc(moment)
     if isinstance(moment, date):
-        return datetime(moment.year, moment.month, moment.day, tzinfo=where or UTC).astimezone(UTC)
+        return _in_utc(datetime(moment.year, moment.month, moment.day, tzinfo=where or UTC))
     raise InstantError(
         f"{moment!r} ({type(moment).__name__}) is no instant",
         hint="use an aware datetime or ISO text such as '2025-01-01T14:00Z'",
@@ -176,5 +176,16 @@ def _parse(read, text: str, moment: object):  # type: ignore[no-untyped-def]
         raise InstantError(
             f"{moment!r} is no instant: {error}",
             hint="write ISO-8601 such as '2025-01-01T14:00Z'",
+            found=moment,
+        ) from error
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InstantError(
+            f"{moment.isoformat()} is no instant: in UTC it lies outside of the years 1 to 9999",
+            hint="write a year that a calendar has, such as '2025-01-01T14:00Z'",
             found=moment,
         ) from error

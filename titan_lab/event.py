@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from titan_lab.clock import instant, zone_of
+from titan_lab.clock import instant, micros, zone_of
 from titan_lab.errors import EventsError, InstantError
 from titan_lab.jsontext import PIECE, not_objects
 from titan_lab.parallel import each, joined, spans
@@ -46,6 +47,8 @@ SAME_TWICE = "the same event twice; one was kept"
 TAKEN = "another event has the same aggregate_id and version; the one stamped first was kept"
 NO_OBJECT = "is not the text of one JSON object"
 ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
+# Beyond these polars goes on counting, and Python has no datetime for it.
+EARLIEST, LATEST = micros(datetime.min.replace(tzinfo=UTC)), micros(datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,16 @@ def records(events: pl.DataFrame) -> list[Event]:
 
 def parse_object(text: str) -> Any:
     """Parse JSON with exact decimals; of a key written twice the first counts, as in the columnar decoder."""
-    from decimal import Decimal
+    return json.loads(
+        text,
+        parse_float=Decimal,
+        parse_constant=_no_constant,
+        object_pairs_hook=lambda pairs: dict(reversed(pairs)),
+    )
 
-    return json.loads(text, parse_float=Decimal, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")  # Python alone would read NaN and Infinity
 
 
 def check(
@@ -220,8 +230,17 @@ def moments(column: pl.Series, zone: str | None = None) -> pl.Series:
     """Read a column of moments as Datetime('us', 'UTC'); null where a value is none.
 
     Accepts any Datetime and Date dtype, and ISO-8601 text with ``Z``, a space or any offset. What has no zone
-    is read in `zone` (of two equal local times the first), and is null without one.
+    is read in `zone` as ``clock.instant`` reads it, and is null without one.
     """
+    found = _moments(column, zone)
+    stamps = found.to_physical()
+    first, last = stamps.min(), stamps.max()
+    if first is not None and (first < EARLIEST or last > LATEST):  # type: ignore[operator]
+        found = found.set(~stamps.is_between(EARLIEST, LATEST), None)
+    return found
+
+
+def _moments(column: pl.Series, zone: str | None) -> pl.Series:
     dtype = column.dtype
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         return column.dt.cast_time_unit("us").dt.convert_time_zone("UTC")
@@ -236,7 +255,10 @@ def moments(column: pl.Series, zone: str | None = None) -> pl.Series:
         local = column.cast(pl.Datetime("us")).dt.replace_time_zone(
             zone, ambiguous="earliest", non_existent="null"
         )
-        return local.dt.convert_time_zone("UTC")
+        found = local.dt.convert_time_zone("UTC")
+        skipped = (found.is_null() & column.is_not_null()).arg_true()
+        # A time that clocks skipped, as midnight was in São Paulo, is no less a moment than its text is.
+        return found.scatter(skipped, [instant(one, zone) for one in column.gather(skipped)])
     if dtype == pl.Null:
         return column.cast(TIMESTAMP)
     if dtype != pl.String:
@@ -325,5 +347,5 @@ def _faults(
 def _one_moment(text: str, zone: str | None) -> datetime | None:
     try:
         return instant(text, zone) if len(text) > len("2025-01-01") else None
-    except (InstantError, OverflowError):
+    except InstantError:
         return None

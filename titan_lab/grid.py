@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeAlias
@@ -11,6 +12,7 @@ import polars as pl
 
 from titan_lab.clock import Instant, instant, zone_of
 from titan_lab.errors import InstantError
+from titan_lab.event import moments
 from titan_lab.parallel import each
 from titan_lab.rows import Rows
 from titan_lab.tracks import States, Track
@@ -27,21 +29,28 @@ EXACT = 2**53
 def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | None) -> pl.Series:
     """Lay out instants from `since` to `until`, both inclusive, in steps of the calendar of `zone`.
 
-    A step of "1d" is a day of that zone, 23 or 25 hours long where its clocks change; "1mo" is a month.
+    A step of "1d" is a day of that zone, 23 or 25 hours long where its clocks change; "1mo" is a month. A
+    local time that was skipped when clocks went forward is the moment they did so, as in ``clock.instant``.
     """
     start, end = instant(since, zone), instant(until, zone)
     if end < start:
         raise InstantError(f"the grid ends at {end.isoformat()}, before it begins at {start.isoformat()}")
     where = zone or "UTC"
     zone_of(where)
-    local = pl.Series([start, end]).dt.convert_time_zone(where)
+    ends = pl.Series([start, end], dtype=pl.Datetime("us", "UTC"))
+    calendar = isinstance(step, str) and re.search("[dwqy]|mo", step)
+    if calendar:
+        ends = ends.dt.convert_time_zone(where).dt.replace_time_zone(None)
     try:
-        grid = pl.datetime_range(local[0], local[1], step, time_unit="us", time_zone=where, eager=True)
+        grid = pl.datetime_range(ends[0], ends[1], step, time_unit="us", eager=True)
     except pl.exceptions.PolarsError as error:
         raise InstantError(
             f"{step!r} is no step: {error}", hint="use '15m', '1h', '1d', '1w', '1mo'"
         ) from error
-    return grid.dt.convert_time_zone("UTC").alias("instant")
+    if calendar:
+        grid = moments(grid, where).clip(start)
+        grid = grid.filter(grid <= end)
+    return grid.cast(pl.Datetime("us", "UTC")).alias("instant")
 
 
 def tally(
@@ -77,7 +86,8 @@ def tally(
     for counted_here, summed_here in each(one, range(len(looks)), len(counted)):
         counts += counted_here
         sums += 0 if summed_here is None else summed_here
-    occurs = np.flatnonzero(counts.any(axis=0))
+    # Of all together there is always a count, be it 0.
+    occurs = np.flatnonzero(counts.any(axis=0) | (by is None))
     return groups.gather(occurs), counts[:, occurs], sums[:, occurs]
 
 

@@ -7,6 +7,8 @@ again, one by one, by `read`. So the columnar way never has to know every rule: 
 
 The JSON decoder makes numbers into doubles (`wire`, the fast way), or, where a number stands as text, all
 scalars into text (`wire_text`). It takes true for 1 and rounds a number of many digits; both are doubtful.
+Digits of a JSON number beyond those that its double holds say nothing, in either reading: 0.99999999999999999
+is 1. An amount that needs more than 15 digits is still read exactly.
 
     annotation          kind      JSON accepted                            column
     str                 Text      text, or a whole number as its digits    String
@@ -37,6 +39,9 @@ CENT = Decimal("0.01")
 MOST_MONEY = Decimal(10) ** 15  # keeps a running sum of ten thousand amounts inside 64 bits of cents
 SURE_DIGITS = 15  # a double holds any 15 digits exactly
 SURE_WHOLE = 2.0**53  # and any whole number below this
+SHOWN_WHOLE = 1e18  # below this the decoder writes a whole double with all its digits
+# What polars and Python agree on; polars alone takes 2025-1-1, a 60th second and a small z, too.
+PLAIN_MOMENT = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$"
 
 
 class Misfit(Exception):
@@ -85,9 +90,11 @@ class Text(Kind):
     expected = "text"
 
     def read(self, value: Any, path: str) -> str:
+        if isinstance(value, Decimal):
+            value = _whole_double(value, SHOWN_WHOLE)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not _is_unicode(value):
             raise self.misfit(value, path)
         return value
 
@@ -107,8 +114,8 @@ class Whole(Kind):
     expected = "a whole number"
 
     def read(self, value: Any, path: str) -> int:
-        if isinstance(value, Decimal) and value == value.to_integral_value():
-            value = int(value)  # JSON knows one kind of number: 2.0 is 2
+        if isinstance(value, Decimal):
+            value = _whole_double(value, SURE_WHOLE)  # JSON knows one kind of number: 2.0 is 2
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise self.misfit(value, path)
         try:
@@ -158,7 +165,7 @@ class Money(Kind):
         if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
             raise self.misfit(value, path)
         try:
-            amount = Decimal(value)
+            amount = _cents_double(value) if isinstance(value, Decimal) else Decimal(value)
         except InvalidOperation:
             raise self.misfit(value, path) from None
         if not amount.is_finite():
@@ -168,7 +175,7 @@ class Money(Kind):
         cents = amount.quantize(CENT)
         if cents != amount:
             raise Misfit(path, f"found {value}, expected an amount with at most two decimals")
-        return cents
+        return cents + 0  # there is no -0.00
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         if column.dtype == pl.Float64:
@@ -182,6 +189,30 @@ class Money(Kind):
         amounts = column.cast(pl.Decimal(38, 2), strict=False)
         exact = amounts.cast(pl.Float64) == column.cast(pl.Float64, strict=False)
         return amounts, _doubtful(column, exact & (column.str.len_bytes() <= SURE_DIGITS))
+
+
+def _whole_double(number: Decimal, limit: float) -> int | Decimal:
+    """Give a JSON number as the whole number that its double is, if it is one below the limit."""
+    double = float(number)
+    return int(double) if abs(double) < limit and double.is_integer() else number
+
+
+def _cents_double(number: Decimal) -> Decimal:
+    """Give a JSON number as the cents that its double shows, if it shows any and 15 digits hold them."""
+    double = float(number)
+    if not abs(double) < 10 ** (SURE_DIGITS - 2):
+        return number
+    units = round(double * 100)
+    return Decimal(units).scaleb(-2) if units / 100 == double else number
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether text can be stored: JSON can write half of a character, such as "\\ud83d"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _doubtful(column: pl.Series, sure: pl.Series) -> np.ndarray:
@@ -217,7 +248,7 @@ class Moment(Kind):
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         read = moments(column)
-        return read, (column.is_not_null() & read.is_null()).to_numpy()
+        return read, _doubtful(column, column.str.contains(PLAIN_MOMENT) & read.is_not_null())
 
 
 def _json_name(value: Any) -> str:

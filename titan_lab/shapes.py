@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,6 +54,25 @@ class Nested(Kind):
     def fast_wire(self) -> pl.Struct:
         """Give the fast wire, unless a boolean is declared: then true as a number would not stand out."""
         return self.wire_text if "Boolean" in repr(self.dtype) else self.wire
+
+    @cached_property
+    def lone(self) -> str | None:
+        """Give a pattern of texts in which a single value may stand where an array of such is declared."""
+        found = [name for name, kind in self._fields() if isinstance(kind, Many) and kind.wraps]
+        names = "|".join(re.escape(json.dumps(name)) for name in found)
+        # An array of arrays hides what stands in it from so plain a look.
+        deep = any(isinstance(kind, Many) and isinstance(kind.of, Many) for _, kind in self._fields())
+        return ".*" if deep else rf"(?:{names})\s*:\s*[^\s\[n]" if found else None
+
+    def _fields(self) -> Iterator[tuple[str, Kind]]:
+        """Walk through all fields, and those of the objects in them."""
+        for slot in self.slots:
+            yield slot.name, slot.kind
+            inside = slot.kind
+            while isinstance(inside, Many):
+                inside = inside.of
+            if isinstance(inside, Nested):
+                yield from inside._fields()
 
     def read(self, value: Any, path: str) -> Any:
         if not isinstance(value, dict):
@@ -120,6 +142,11 @@ class Many(Kind):
 
     of: Kind
     expected = "an array"
+
+    @property
+    def wraps(self) -> bool:
+        """Tell whether the JSON decoder takes one element without brackets for an array of one."""
+        return not isinstance(self.of, Nested)
 
     @cached_property
     def dtype(self) -> pl.List:  # type: ignore[override]

@@ -33,6 +33,7 @@ WhenNewer = Literal["raise", "reject"]
 
 NOT_JSON = Misfit("$", f"payload {NO_OBJECT}")
 BOOLEAN = r"[:\[,]\s*(?:true|false)"
+HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])"  # the first half of a character, without its second
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
         )
     structs, broken = decode(texts, shape.fast_wire, shape.wire_text)
     frame, doubtful = shape.frame(structs)
-    doubtful |= broken | _true_for_one(texts, shape)
+    doubtful |= broken | _misread(texts, shape)
     for step in steps:
         if step.twin is None:
             doubtful[:] = True
@@ -259,14 +260,18 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
     return Decoded(pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order)), good, faults)
 
 
-def _true_for_one(texts: pl.Series, shape: Nested) -> np.ndarray:
-    """Mark texts with a boolean where a number is declared: the decoder takes true for 1."""
-    suspects = np.zeros(len(texts), dtype=bool)
-    if shape.fast_wire != shape.wire_text:
-        suspects = texts.str.contains("true|false").fill_null(False).to_numpy()
-        some = np.flatnonzero(suspects)
-        if len(some):
-            suspects[some] = texts.gather(some).str.contains(BOOLEAN).to_numpy()
+def _misread(texts: pl.Series, shape: Nested) -> np.ndarray:
+    """Mark texts that the decoder may take for what they are not.
+
+    It takes true for 1, half a character for a zero byte, and a lone value for an array of one.
+    """
+    signs = "true|false|" if shape.fast_wire != shape.wire_text else ""
+    suspects = texts.str.contains(rf"{signs}\\u[dD]").fill_null(False).to_numpy()
+    some = np.flatnonzero(suspects)
+    if len(some):
+        suspects[some] = texts.gather(some).str.contains(f"{BOOLEAN}|{HALF}").to_numpy()
+    if shape.lone is not None:
+        suspects = suspects | texts.str.contains(shape.lone).fill_null(False).to_numpy()
     return suspects
 
 

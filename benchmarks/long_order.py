@@ -32,10 +32,12 @@ LONG = "5eed0000-0000-4000-8000-000000010000"
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
-# The columns of the seed's table; SQLite has no UUID, JSONB or TIMESTAMPTZ.
+# The event store's table as SQLite has it: no UUID, JSONB or TIMESTAMPTZ, rows lie in order of the key.
 TABLE = """CREATE TABLE order_events (
     aggregate_id TEXT NOT NULL, version INTEGER NOT NULL, event_type TEXT NOT NULL, payload TEXT NOT NULL,
-    metadata TEXT, timestamp TEXT NOT NULL, PRIMARY KEY (aggregate_id, version))"""
+    metadata TEXT, timestamp TEXT NOT NULL, PRIMARY KEY (aggregate_id, version)) WITHOUT ROWID;
+CREATE INDEX idx_timestamp ON order_events(timestamp);
+CREATE INDEX idx_event_type ON order_events(event_type);"""
 
 
 class Row(NamedTuple):
@@ -134,7 +136,7 @@ def iso(moment: datetime) -> str:
 def write_table(file: Path, rows: list[Row]) -> None:
     """Fill a SQLite file by hand."""
     with sqlite3.connect(file) as db:
-        db.execute(TABLE)
+        db.executescript(TABLE)
         db.executemany("INSERT INTO order_events VALUES (?, ?, ?, ?, ?, ?)", rows)
     db.close()
 

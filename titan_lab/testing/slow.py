@@ -71,6 +71,22 @@ def asof(
     return found
 
 
+def held(life: Sequence[Event]) -> list[tuple[datetime, datetime | None]]:
+    """Give, for each state of one life, from when until when it holds; None where no event followed."""
+    starts: list[datetime] = []
+    for event in life:
+        starts.append(max([_stamp(event), *starts[-1:]]))
+    return list(zip(starts, [*starts[1:], None], strict=True))
+
+
+def held_at(life: Sequence[Event], moment: datetime, cut: Cut) -> tuple[datetime, datetime | None]:
+    """Give from when until when exactly those events count that count at a moment."""
+    seen = counted(life, moment, cut)
+    changes = [other for other in sorted(map(_stamp, life)) if counted(life, other, cut) == seen]
+    later = [other for other in map(_stamp, life) if other > moment and counted(life, other, cut) != seen]
+    return changes[0], min(later, default=None)
+
+
 def row(state: State) -> dict[str, Any]:
     """Write a state as the frames of states do: aggregate_id, version, then the columns."""
     return {"aggregate_id": state.aggregate_id, "version": state.version} | plain(state.as_dict())

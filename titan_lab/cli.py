@@ -2,126 +2,144 @@
 
 Nothing heavy is imported until a command runs, so that `titan --help` answers at once. What was asked for
 goes to standard output, everything else to standard error. Exit codes: 0 done; 1 the question has no good
-answer; 2 usage or bad input; `run` passes on the job's own.
+answer; 2 usage or bad input; 130 interrupted; `run` passes on the job's own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from titan_lab.errors import NoSuchAggregate, TitanError
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from titan_lab.clock import Cut
+    from titan_lab.job_parameters import Parameter
+    from titan_lab.story import Story
+
 NO_ANSWER = 1
 BAD_INPUT = 2
-PHONE = "550e8400-e29b-41d4-a716-446655440000"  # the sample order that demo tells about
+INTERRUPTED = 130
+ROWS = 20  # of a table, unless --limit says otherwise
+BEFORE, AFTER = 15, 3  # events of one order that are listed around an instant
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+json_option = click.option("--json", "form", flag_value="json", help="JSON on standard output.")
+csv_option = click.option("--csv", "form", flag_value="csv", help="CSV on standard output.")
+zone_option = click.option("--zone", help="How moments without a zone are read, such as Europe/Berlin.")
+strict_option = click.option("--strict", is_flag=True, help="Exit with 1 when a row was rejected.")
 
 
-def form_options(command: Command) -> Command:
-    """Add --json and --csv."""
-    command = click.option("--csv", "form", flag_value="csv", help="CSV on standard output.")(command)
-    return click.option("--json", "form", flag_value="json", help="JSON on standard output.")(command)
+class _Root(click.Group):
+    """End quietly when whoever reads from us has seen enough, as in ``titan at ... | head``."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            done = super().invoke(ctx)
+            sys.stdout.flush()  # here, and not at the very end, where Python would complain by itself
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+        return done
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="titan-lab", prog_name="titan")
+@click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(sys.modules["titan_lab"].__version__, prog_name="titan")
 def titan() -> None:
     """Look into the past of an event-sourced system: what was true, when, and why."""
 
 
 @titan.command()
 def demo() -> None:
-    """Show in ten seconds what this is about, on the sample orders."""
-    import polars as pl
+    """Show in ten seconds what this is about, on sample orders."""
+    from titan_lab.orders.demo import demo
 
-    from titan_lab import terminal
-    from titan_lab.connect import from_frame, open_log
-    from titan_lab.orders.order import Order
-    from titan_lab.orders.sample import sample_events
-    from titan_lab.paths import project_root
-
-    samples = project_root() / "data" / "samples" / "orders.db"
-    log = open_log(f"sqlite:///{samples}") if samples.exists() else from_frame(sample_events())
-    book = log.fold(Order)
-    click.echo(f">>> book = tl.open({log.url!r}).fold(tl.Order)\n{book!r}\n")
-    click.echo(f">>> book[{PHONE!r}].log()")
-    told = book[PHONE].log().select("version", "timestamp", "event_type", pl.col("changed").list.join(", "))
-    terminal.show(told, "table")
-    moment = "2025-01-15T12:00Z"
-    click.echo(f">>> book.every('1d', {moment!r}, {moment!r}, by='status', measure='total')")
-    terminal.show(book.every("1d", moment, moment, by="status", measure="total"), "table")
-    click.echo(
-        ">>> book.cuts('2025-01-14T11:04Z')   # where versions and clocks disagree, a cut must be named"
-    )
-    terminal.show(book.cuts("2025-01-14T11:04Z"), "table")
+    demo()
 
 
-@titan.command()
+@titan.command(short_help="Say what a store holds, and what is odd about it.")
 @click.argument("url")
-@click.option("--zone", help="How moments without a zone are read, such as Europe/Berlin.")
+@click.option("--rejected", "rows", flag_value="rejected", help="List the rejected rows and why.")
+@click.option("--audit", "rows", flag_value="audit", help="List version gaps, duplicates, clock inversions.")
+@click.option("--limit", type=click.IntRange(min=0), help=f"Rows; 0 is all.  [default: {ROWS} in a table]")
+@zone_option
 @click.option(
     "--strict", is_flag=True, help="Exit with 1 when a row was rejected or the audit found something."
 )
-@click.option("--json", "form", flag_value="json", help="JSON on standard output.")
-def inspect(url: str, zone: str | None, strict: bool, form: str | None) -> None:
-    """Say what a store holds, how complete it is, and what is odd about it."""
+@json_option
+@csv_option
+def inspect(
+    url: str, rows: str | None, limit: int | None, zone: str | None, strict: bool, form: str | None
+) -> None:
+    """Say what a store holds, how complete it is, and what is odd about it.
+
+    --csv without --rejected or --audit lists the event types.
+    """
     import polars as pl
 
     from titan_lab import terminal
     from titan_lab.connect import open_log
     from titan_lab.orders.order import Order
 
-    log = open_log(url, zone=zone)
-    events = log.read()
-    log.fold(Order, newer="reject")  # so that payloads are looked at, too
-    rejected, audit = log.rejected, log.audit()
-    stamps = events["timestamp"]
-    told = {
-        "store": log.url,
-        "events": events.height,
-        "aggregates": events["aggregate_id"].n_unique(),
-        "first": stamps.min(),
-        "last": stamps.max(),
-        "complete": str(log.frontier),
-        "rejected": rejected.height,
-    }
+    with terminal.Progress(f"reading {url}"):
+        log = open_log(url, zone=zone)
+        events = log.read()
+        book = log.fold(Order, newer="reject")  # so that payloads are looked at, too
+        rejected, audit = log.rejected, log.audit()
     types = events.group_by("event_type").len("events").sort("events", "event_type", descending=[True, False])
-    reasons = rejected.group_by("path", "reason").len("rows").sort("rows", "path", descending=[True, False])
-    oddities = audit.group_by("kind").agg(
-        pl.len().alias("events"), pl.col("aggregate_id").n_unique().alias("aggregates")
-    ).sort("kind")  # fmt: skip
-    if form == "json":
-        lists = {"types": types.to_dicts(), "reasons": reasons.to_dicts(), "audit": oddities.to_dicts()}
-        terminal.facts(told | lists, "json")
+    if rows:
+        terminal.show(rejected if rows == "rejected" else audit, form or "table", limit=_limit(limit, form))
+    elif form == "csv":
+        terminal.show(types, "csv", limit=limit)
     else:
-        terminal.facts(told)
-        for frame, title in ((types, "Event types"), (reasons, "Rejected"), (oddities, "Audit")):
-            if frame.height:
-                click.echo()
-                terminal.show(frame, "table", title)
+        told = {
+            "store": log.url,
+            "events": events.height,
+            "aggregates": events["aggregate_id"].n_unique(),
+            "first": events["timestamp"].min(),
+            "last": events["timestamp"].max(),
+            "complete": str(log.frontier),
+            "rejected": rejected.height,
+        }
+        reasons = rejected.group_by("path", "reason").len("rows")
+        reasons = reasons.sort("rows", "path", "reason", descending=[True, False, False])
+        counts = pl.len().alias("events"), pl.col("aggregate_id").n_unique().alias("aggregates")
+        oddities = audit.group_by("kind").agg(counts).sort("kind")
+        if form == "json":
+            lists = {"types": types, "undeclared": book.undeclared, "reasons": reasons, "audit": oddities}
+            told |= {k: v.to_dicts() if isinstance(v, pl.DataFrame) else v for k, v in lists.items()}
+            terminal.facts(told, "json")
+        else:
+            terminal.facts(told | ({"undeclared": book.undeclared} if book.undeclared else {}))
+            parts = {"Event types": types, "Rejected (--rejected lists them)": reasons, "Audit": oddities}
+            for title, frame in parts.items():
+                if frame.height:
+                    print()
+                    terminal.show(frame, "table", title)
     if strict and (rejected.height or audit.height):
         sys.exit(NO_ANSWER)
 
 
-@titan.command()
+@titan.command(short_help="Show the state of all orders at an instant.")
 @click.argument("url")
 @click.argument("instant")
-@click.option("--order", "order_id", help="Only this order, column by column.")
+@click.option("--order", "order_id", help="Only this order: its state, and the events that led to it.")
 @click.option("--cut", type=click.Choice(["prefix", "filter", "latest"]), default="prefix", show_default=True,
               help="Which events count where versions and clocks disagree.")  # fmt: skip
 @click.option("--columns", help="Only these columns, separated by commas.")
 @click.option("--by", help="Count the orders, and add up --measure, for each value of this column.")
 @click.option("--measure", default="total", show_default=True, help="What --by adds up.")
-@click.option("--limit", default=20, show_default=True, help="Rows of a table; 0 shows all.")
-@click.option("--zone", help="How moments without a zone are read, such as Europe/Berlin.")
-@form_options
+@click.option("--limit", type=click.IntRange(min=0), help=f"Rows; 0 is all.  [default: {ROWS} in a table]")
+@zone_option
+@strict_option
+@json_option
+@csv_option
 def at(
     url: str,
     instant: str,
@@ -130,37 +148,45 @@ def at(
     columns: str | None,
     by: str | None,
     measure: str,
-    limit: int,
+    limit: int | None,
     zone: str | None,
+    strict: bool,
     form: str | None,
 ) -> None:
-    """Show the state of all orders at an instant, such as 2025-01-15T14:00Z."""
+    """Show the state of all orders at an instant, inclusive.
+
+    INSTANT has a zone, such as 2025-01-15T14:00Z or 2025-01-15T11:00-03:00; a bare date is its first instant.
+    """
     from titan_lab import terminal
+    from titan_lab.clock import instant as read_instant
     from titan_lab.connect import open_log
     from titan_lab.orders.order import Order
 
-    log = open_log(url, zone=zone)
-    book = log.fold(Order, aggregates=order_id)
-    if by is not None and cut != "prefix":
-        raise click.UsageError("--by counts by the default cut; leave --cut out")
-    if order_id is not None:
-        if order_id not in book:
-            raise _unknown(log, order_id)
-        state = book[order_id].at(instant, cut=cut)
-        if not state:
-            click.echo(f"{order_id} had no event yet at {instant}", err=True)
-            sys.exit(NO_ANSWER)
-        row = {"version": state.version, "valid_from": state.valid_from, "valid_to": state.valid_to}
-        terminal.facts(row | state.as_dict(), form or "table")
-        return
+    if by is not None and (cut != "prefix" or order_id is not None or columns is not None):
+        raise click.UsageError("--by counts all orders by the default cut: no --cut, --order or --columns")
+    moment = read_instant(instant, zone)  # before a long read, for nothing
+    with terminal.Progress(f"folding {url}"):
+        log = open_log(url, zone=zone)
+        book = log.fold(Order, aggregates=order_id)
+    if order_id is not None and order_id not in book:
+        raise _unknown(log, order_id)
+    names = columns.replace(" ", "").split(",") if columns else None
     if by is not None:
-        frame = book.every("1d", instant, instant, by=by, measure=measure).drop("instant")
+        frame = book.every("1d", moment, moment, by=by, measure=measure).drop("instant")
+        terminal.show(frame, form or "table", limit=_limit(limit, form))
+    elif order_id is not None and not form:
+        _tell(book[order_id], moment, cut, names)
     else:
-        names = columns.replace(" ", "").split(",") if columns else ["status", "total", "paid"]
-        frame = book.at(instant, cut=cut, columns=None if form and not columns else names)
-    terminal.show(frame, form or "table", limit=limit)
+        if not form and names is None:
+            names = ["status", "total", "paid"]
+        frame = book.at(moment, cut=cut, columns=names)
+        terminal.show(frame, form or "table", limit=_limit(limit, form))
+        if order_id is not None and frame.is_empty():
+            _too_early(order_id, moment)
     if book.rejected.height:
-        click.echo(f"{book.rejected.height:,} rows were rejected; `titan inspect` tells why", err=True)
+        terminal.say(f"{book.rejected.height:,} rows were rejected: titan inspect {url} --rejected")
+        if strict:
+            sys.exit(NO_ANSWER)
 
 
 @titan.group(name="import")
@@ -168,64 +194,167 @@ def import_() -> None:
     """Bring orders from elsewhere into a store."""
 
 
-@import_.command()
+@import_.command(short_help="Import the four Olist CSV files.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.option("--into", "url", required=True, help="The store to add to, such as sqlite:///olist.db.")
 @click.option("--zone", default="America/Sao_Paulo", show_default=True, help="Of the times in the files.")
-def olist(folder: str, url: str, zone: str) -> None:
-    """Import the four Olist CSV files, plain or gzipped; a second time adds nothing."""
+@strict_option
+@json_option
+def olist(folder: str, url: str, zone: str, strict: bool, form: str | None) -> None:
+    """Import the four Olist CSV files, plain or gzipped; a second time adds nothing.
+
+    Rows that make no event are listed with file, line and reason: the first of them beside the report, all
+    of them in --json.
+    """
+    from titan_lab import terminal
     from titan_lab.connect import open_log
     from titan_lab.orders.olist import import_olist
     from titan_lab.orders.olist_csv import check_folder
 
     check_folder(Path(folder))  # before a store is made that would stay empty
-    with open_log(url, writable=True) as log, Progress("importing events") as progress:
+    with open_log(url, writable=True) as log, terminal.Progress("importing events") as progress:
         report = import_olist(folder, log, zone, progress)
-    click.echo(str(report))
+    if form == "json":
+        told = {name: getattr(report, name) for name in report.__slots__}
+        terminal.facts(told | {"rejected": report.rejected.to_dicts()}, "json")
+    else:
+        terminal.facts(report.facts())
+        if report.rejected.height:
+            print()
+            wanted = report.rejected.select("place", "path", "reason")
+            terminal.show(wanted.head(ROWS), "table", "Rejected")
+            if report.rejected.height > ROWS:
+                print(f"{ROWS} of {report.rejected.height:,} rows; --json lists all")
+    if strict and report.rejected.height:
+        sys.exit(NO_ANSWER)
 
 
-@titan.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("job")
+@titan.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    options_metavar="",
+    short_help="Run a job headless: a notebook, executed, and its report.",
+)
+@click.argument("job", required=False)
 @click.option("-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="Set a parameter.")
 @click.option("--timeout", help="For the whole run, such as 30m.")
 @click.pass_context
-def run(context: click.Context, job: str, pairs: tuple[str, ...], timeout: str | None) -> None:
-    """Run a job headless: its notebook, executed, and a report that opens anywhere.
+def run(context: click.Context, job: str | None, pairs: tuple[str, ...], timeout: str | None) -> None:
+    """Run a job headless: its notebook, executed, and a report that opens anywhere. Without JOB, list them.
 
-    The job's own parameters may be given by name, such as --as-of 2025-01-15.
+    The job's own parameters may be given by name, such as --as-of 2025-01-15. The report's path goes to
+    standard output. Exit codes: 0 done, 1 failed, 2 bad input, 3 out of time, 4 the kernel died, 130 and 143
+    interrupted.
     """
+    from titan_lab import terminal
     from titan_lab.job import run_job
 
+    if job is None:
+        _list_jobs()
+        return
+    if job.startswith("-"):
+        raise click.UsageError(f"name the job before its parameters: titan run JOB {job} ...")
     values = dict(_pair(pair) for pair in pairs) | _named(context.args)
-    with Progress(f"running {job}") as progress:
+    with terminal.Progress(f"running {job}") as progress:
         done = run_job(job, values, timeout=timeout, progress=progress)
-    click.echo(f"{done.job} as of {done.as_of}: {done.status}, {done.took.total_seconds():.1f} s", err=True)
+    terminal.say(f"{done.job} as of {done.as_of}: {done.status}, {done.took.total_seconds():.1f} s")
     if done.error:
-        click.echo(str(done.error.get("message")), err=True)
+        cell = done.error.get("cell")
+        terminal.say(f"{'' if cell is None else f'cell {cell}: '}{done.error.get('message')}")
     if done.notebook:
-        click.echo(f"notebook: {done.notebook}", err=True)
+        terminal.say(f"notebook: {done.notebook}")
     if done.report:
-        click.echo(str(done.report))
+        print(done.report)
+    sys.stdout.flush()
     sys.exit(done.exit_code)
 
 
 def main() -> None:
     """Run the command line; errors of ours become a message, a hint and an exit code."""
+    from titan_lab.terminal import say
+
+    with contextlib.suppress(AttributeError):  # a stand-in for stdout may not have it
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         titan(standalone_mode=False)
     except TitanError as error:
-        click.echo(f"titan: {error.message}", err=True)
+        say(f"titan: {error.message}")
         if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+            say(f"  hint: {error.hint}")
         sys.exit(NO_ANSWER if isinstance(error, NoSuchAggregate) else BAD_INPUT)
     except click.ClickException as error:
         error.show()
         sys.exit(BAD_INPUT)
     except click.Abort:
-        sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read from us has seen enough; without this, Python complains when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say("titan: interrupted")
+        sys.exit(INTERRUPTED)
+    except OSError as error:  # no space, no permission: the system's own words are the clearest
+        say(f"titan: {error}")
+        sys.exit(BAD_INPUT)
+
+
+def _limit(limit: int | None, form: str | None) -> int | None:
+    return ROWS if limit is None and not form else limit
+
+
+def _tell(story: Story, moment: datetime, cut: Cut, names: list[str] | None) -> None:
+    """Print one order's state at a moment, and the events around it."""
+    import polars as pl
+
+    from titan_lab import terminal
+    from titan_lab.clock import CUTS
+
+    states = {one: story.at(moment, cut=one) for one in CUTS}
+    state = states[cut]
+    if not state:
+        _too_early(story.aggregate_id, moment)
+    always = {"version": state.version, "valid_from": state.valid_from, "valid_to": state.valid_to}
+    terminal.facts(always | {name: state[name] for name in story.aggregate.columns(names)})
+    log = story.log()
+    counts = pl.col("timestamp") <= moment if cut == "filter" else pl.col("version") <= state.version
+    last = log.select(counts.arg_true().last()).item()
+    start = max(last + 1 - BEFORE, 0)
+    marked = log.select(
+        "version",
+        pl.when(counts).then(pl.lit("●")).otherwise(pl.lit("")).alias("counts"),
+        "timestamp",
+        "event_type",
+        pl.col("changed").list.join(", "),
+    )
+    print()
+    terminal.show(marked.slice(start, last + 1 + AFTER - start), "table")
+    hidden = log.height - min(last + 1 + AFTER, log.height)
+    for count, which in ((start, "earlier"), (hidden, "later")):
+        if count:
+            print(f"{count:,} {which} events are not shown")
+    if any(other.as_dict() != state.as_dict() for other in states.values()):
+        told = ", ".join(f"{one} {other.version}" for one, other in states.items())
+        print(f"\nthe three cuts differ here; the last version each counts: {told}")
+
+
+def _too_early(order_id: str, moment: datetime) -> NoReturn:
+    from titan_lab import terminal
+    from titan_lab.clock import iso
+
+    terminal.say(f"{order_id} had no event yet at {iso(moment)}")
+    sys.exit(NO_ANSWER)
+
+
+def _list_jobs() -> None:
+    from titan_lab import terminal
+    from titan_lab.job import jobs, parameters_of_job
+
+    rows = []
+    for job in jobs():
+        declared = parameters_of_job(job)
+        told = [(job, f"--{p.name}".replace("_", "-"), _default(p), p.help) for p in declared]
+        rows += told or [(job, "", "", "")]
+    terminal.table(["job", "parameter", "default", "what it is"], rows)
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.required:
+        return f"({parameter.annotation}, required)"
+    return f"({parameter.annotation}, computed)" if parameter.computed else repr(parameter.default)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -244,40 +373,11 @@ def _named(arguments: list[str]) -> dict[str, str]:
         if not name.startswith("--"):
             raise click.UsageError(f"{argument!r} belongs to no option")
         if not separator:
-            value = next(rest, "")
-            if not value:
-                raise click.UsageError(f"{name} needs a value")
+            value = next(rest, "--")
+            if value.startswith("--"):
+                raise click.UsageError(f"{name} needs a value: {name} VALUE")
         values |= dict([_pair(f"{name[2:]}={value}")])
     return values
-
-
-class Progress:
-    """Draw a bar on standard error while there is somebody to see it."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.bar: Any = None
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-            from rich.progress import Progress as Bars
-
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-            self.bar = Bars(*columns, console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task(self.what, total=None)
-        return self.step
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def step(self, done: int, total: int) -> None:
-        """Move the bar."""
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done, total=total)
 
 
 def _unknown(log: Any, order_id: str) -> NoSuchAggregate:
@@ -285,4 +385,5 @@ def _unknown(log: Any, order_id: str) -> NoSuchAggregate:
         log.events(order_id)
     except NoSuchAggregate as error:
         return error
-    return NoSuchAggregate(f"all events of {order_id!r} were rejected", hint="titan inspect tells why")
+    hint = "titan inspect URL --rejected tells why"
+    return NoSuchAggregate(f"all events of {order_id!r} were rejected", hint=hint)

@@ -24,6 +24,7 @@ from titan_lab.errors import (
     UnknownScheme,
 )
 from titan_lab.event import EVENTS
+from titan_lab.kinds import Misfit
 
 GOOD = ("good", 1, "OrderCreated", '{"user_id":"u","items":[],"total":5}', None, "2025-01-01T10:00:00Z")
 
@@ -181,6 +182,45 @@ def test_a_bad_row_is_set_aside_with_its_place_and_its_raw_content(
     kept = json.loads(rejected["raw"])
     assert (kept["payload"], kept["metadata"], kept["event_type"]) == (row[3], row[4], row[2])
     assert log.rejected["path"].to_list() == [path]
+
+
+LINE = '{"user_id":"u","items":[{"product_id":"p","quantity":%s,"price":%s}]}'
+DEEP = '{"user_id":"u","items":[],"deep":' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        (LINE % ("1e9999999", "1"), "$.items[0].quantity"),
+        (LINE % ('"' + "9" * 4_000 + '"', "1"), "$.items[0].quantity"),
+        (LINE % ("1", "1e9999999"), "$.items[0].price"),
+        (LINE % ("1", "-1e99999999999999999999"), "$.items[0].price"),
+        (LINE % ("1", '"1e-9999999"'), "$.items[0].price"),
+        ('{"user_id":1e9999999,"items":[]}', "$.user_id"),
+        (r'{"user_id":"\ud83d","items":[]}', "$.user_id"),
+        ('{"user_id":' + "9" * 5_000 + ',"items":[]}', "$"),
+        ('{"user_id":"u","items":[],"other":NaN}', "$"),
+        (DEEP, "$"),
+    ],
+    ids=["huge", "long", "overflow", "beyond", "tiny", "text", "half a letter", "digits", "nan", "deep"],
+)
+def test_a_payload_that_would_choke_a_parser_is_refused_like_any_other(payload: str, path: str) -> None:
+    """A short text can stand for a number of ten million digits; it neither stops the fold nor slows it."""
+    log = log_of(GOOD, created("bad", payload))
+    book = log.fold(tl.Order)
+    assert book.at("2025-01-02", columns=["total"]).rows() == [("good", 1, 5)]
+    assert book.rejected["path"].to_list() == [path]
+    assert len(book.rejected["reason"][0]) < 150
+
+
+def test_one_payload_handed_to_an_aggregate_is_refused_as_in_a_book() -> None:
+    """Also where the step that computes a missing total stumbles over it first."""
+    payload = {"user_id": "u", "items": [{"product_id": "p", "quantity": 1}]}
+    state = tl.Order.initial("bad")
+    with pytest.raises(Misfit, match="required field missing") as caught:
+        tl.Order.evolve(state, tl.Event("bad", 1, "OrderCreated", payload))
+    assert caught.value.path == "$.items[0].price"
+    assert payload == {"user_id": "u", "items": [{"product_id": "p", "quantity": 1}]}
 
 
 def test_a_bad_timestamp_passes_every_filter_to_be_counted() -> None:

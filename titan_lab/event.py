@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,10 +91,17 @@ def parse_object(text: str) -> Any:
     """Parse JSON with exact decimals; of a key written twice the first counts, as in the columnar decoder."""
     return json.loads(
         text,
-        parse_float=Decimal,
+        parse_float=_number,
         parse_constant=_no_constant,
         object_pairs_hook=lambda pairs: dict(reversed(pairs)),
     )
+
+
+def _number(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits: nothing, or beyond all numbers
+        return Decimal(float(text))
 
 
 def _no_constant(name: str) -> Any:

@@ -12,6 +12,7 @@ at once: ``log.fold(Ticket)``.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ from titan_lab.kinds import Misfit
 from titan_lab.notebook import html
 from titan_lab.payload import EventType
 from titan_lab.reducers import Reducer, key, step
+from titan_lab.typed import read_object
 from titan_lab.upcast import Chain, Upcast
 
 ENGINE = 1  # raise it when the meaning of a reducer changes, so that what was folded before is folded again
@@ -229,16 +231,19 @@ class Aggregate:
 
     @classmethod
     def read(cls, event: Event) -> Event:
-        """Upcast and check an event's payload, if its type is declared and it is still a dict."""
+        """Upcast and check an event's payload, if its type is declared and it is still a dict.
+
+        Raises Misfit, which names the path and the reason, and SchemaTooNew.
+        """
         declared = cls.events.get(event.event_type)
         if declared is None or not isinstance(event.payload, Mapping):
             return event
-        payload = cls.chain(event.event_type, dict(event.payload), event.schema_version)
+        steps = cls.chain.steps_for(event.event_type, event.schema_version)
         return Event(
             event.aggregate_id,
             event.version,
             event.event_type,
-            declared.shape.read(payload, "$"),
+            read_object(copy.deepcopy(dict(event.payload)), declared.shape, steps),
             event.metadata,
             event.timestamp,
         )

@@ -81,8 +81,8 @@ class Kind:
         return value
 
     def misfit(self, value: Any, path: str) -> Misfit:
-        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-        return Misfit(path, f"found {shown} ({_json_name(value)}), expected {self.expected}")
+        shown = str(value) if isinstance(value, Decimal) else repr(value)
+        return Misfit(path, f"found {_shown(shown)} ({_json_name(value)}), expected {self.expected}")
 
 
 class Text(Kind):
@@ -123,7 +123,7 @@ class Whole(Kind):
         except ValueError:
             raise self.misfit(value, path) from None
         if not -(2**63) <= number < 2**63:
-            raise Misfit(path, f"found {number}, expected a whole number of 64 bits")
+            raise Misfit(path, f"found {_shown(str(number))}, expected a whole number of 64 bits")
         return number
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
@@ -170,11 +170,11 @@ class Money(Kind):
             raise self.misfit(value, path) from None
         if not amount.is_finite():
             raise self.misfit(value, path)
-        if abs(amount) >= MOST_MONEY:
-            raise Misfit(path, f"found {value}, expected an amount below {MOST_MONEY:,.0f}")
+        if not -MOST_MONEY < amount < MOST_MONEY:  # abs() would overflow on 1e9999999
+            raise Misfit(path, f"found {_shown(str(value))}, expected an amount below {MOST_MONEY:,.0f}")
         cents = amount.quantize(CENT)
         if cents != amount:
-            raise Misfit(path, f"found {value}, expected an amount with at most two decimals")
+            raise Misfit(path, f"found {_shown(str(value))}, expected an amount with at most two decimals")
         return cents + 0  # there is no -0.00
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
@@ -188,7 +188,8 @@ class Money(Kind):
             return (amounts.set(column.is_null(), None) if column.null_count() else amounts), ~sure
         amounts = column.cast(pl.Decimal(38, 2), strict=False)
         exact = amounts.cast(pl.Float64) == column.cast(pl.Float64, strict=False)
-        return amounts, _doubtful(column, exact & (column.str.len_bytes() <= SURE_DIGITS))
+        short = (column.str.len_bytes() <= SURE_DIGITS) & ~column.str.contains("[eE]")  # 1e-9999999 is not 0
+        return amounts, _doubtful(column, exact & short)
 
 
 def _whole_double(number: Decimal, limit: float) -> int | Decimal:
@@ -249,6 +250,10 @@ class Moment(Kind):
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         read = moments(column)
         return read, _doubtful(column, column.str.contains(PLAIN_MOMENT) & read.is_not_null())
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _json_name(value: Any) -> str:

@@ -217,6 +217,11 @@ def read_payload(text: str, shape: Nested, steps: list[Upcast]) -> Any:
         payload = None
     if not isinstance(payload, dict):
         raise NOT_JSON
+    return read_object(payload, shape, steps)
+
+
+def read_object(payload: dict[str, Any], shape: Nested, steps: list[Upcast]) -> Any:
+    """Read one payload that is parsed already: upcast, check. Raises Misfit."""
     upcast = payload
     try:
         for step in steps:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from titan_lab.amounts import from_units, to_units
-from titan_lab.kinds import CENT
+from titan_lab.kinds import Money, Whole
 from titan_lab.lists import lists_apart
 from titan_lab.orders.events import OrderCreated, OrderModified
 from titan_lab.upcast import Payload, fill, upcaster
@@ -26,7 +26,8 @@ def _with_quantity(item: object) -> object:
 
 
 def _amount(item: Payload) -> Decimal:
-    return int(item["quantity"]) * Decimal(item["price"]).quantize(CENT)
+    # Read as they will be read: 1e999999999 is a short text, and no quantity.
+    return Whole().read(item["quantity"], "$") * Money().read(item["price"], "$")
 
 
 @upcaster(

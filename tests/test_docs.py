@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import titan_lab
 from titan_lab import cli
-from titan_lab.connect import BACKENDS
+from titan_lab.connect import BACKENDS, from_frame, open_log
+from titan_lab.event import EVENTS
+from titan_lab.orders.order import Order
 
 README = Path("README.md").read_text()
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
@@ -59,6 +62,36 @@ def test_the_table_of_stores_is_the_table_of_backends() -> None:
     """README and connect.BACKENDS name the same schemes, in the same order."""
     table = README.split("## Stores")[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(BACKENDS)
+
+
+def test_the_addresses_in_the_table_of_stores_open() -> None:
+    """Each by the backend that its row names."""
+    table = README.split("## Stores")[1].split("\n## ")[0]
+    addresses = re.findall(r"^\| `(\w+)` \|.*\| `(.*)` \|$", table, re.MULTILINE)
+    assert len(addresses) == len(BACKENDS)
+    for scheme, address in addresses:
+        with open_log(address) as log:
+            assert type(log.reader).__name__ == BACKENDS[scheme][1]
+
+
+def test_the_columns_in_the_readme_are_those_of_a_state() -> None:
+    """All of them, with the dtype that they have."""
+    table = README.split("## What comes back")[1].split("\n## ")[0]
+    told = {}
+    for names, dtype in re.findall(r"^\| (`.*?`) \| ([A-Z]\w+)", table, re.MULTILINE):
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", names), dtype)
+    states = from_frame(EVENTS.to_frame()).fold(Order).at("2025-01-01")
+    found = {name: str(dtype).split("(")[0] for name, dtype in states.schema.items()}
+    assert told == found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_what_a_command_prints_is_what_the_page_shows(page: Path) -> None:
+    """Blocks of a terminal, at 80 columns."""
+    for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+        for command, output in re.findall(r"^\$ titan (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+            done = CliRunner(env={"COLUMNS": "80"}).invoke(cli.titan, command.split(), catch_exceptions=False)
+            assert done.stdout == output
 
 
 def test_every_command_is_in_the_readme() -> None:

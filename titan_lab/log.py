@@ -97,6 +97,11 @@ class EventLog:
         Returns place, aggregate_id, version, event_type, path, reason and raw (the whole row as JSON). path
         is the column, or the JSON path in the payload. Payloads are checked against an aggregate's declared
         event types when the log is folded, so what a fold refused is listed from then on.
+
+        >>> from titan_lab.connect import from_frame
+        >>> row = {"aggregate_id": "a", "event_type": "Opened", "timestamp": "yesterday", "payload": "{}"}
+        >>> from_frame(pl.DataFrame([row])).rejected["path"].item()
+        'timestamp'
         """
         told = self._rejected
         for misfits in self._folded.values():

@@ -238,7 +238,7 @@ class machine(Reducer):
             )
 
     def bind(self, name: str, known: dict[str, type[EventType]]) -> None:
-        self.listens = (*self.listens, "event_type")
+        self.listens = (*self.listens, "version")  # the event is all that counts; no field of it is read
         super().bind(name, known)
 
     def column_dtype(self) -> pl.DataType:

@@ -72,14 +72,17 @@ class Track:
         self.typed = typed
         self.dtype = dtype
         rows, values, signature = _values_of(typed, sources)
-        # Parts come type by type; `order` leads from the n-th value in row order to where it stands.
         self.order = None if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
         self.rows = rows if self.order is None else rows[self.order]
+        # Parts come type by type. Plain values are put into row order here and now; lists, which are slow to
+        # move, stay where they are, and `order` leads from the n-th value in row order to its place.
+        if self.order is not None and not isinstance(values.dtype, pl.List):
+            values, self.order = values.gather(self.order), None
         self.values = self.prepare(values)
         self.seen = shared.seen(self.rows, signature)
 
     def prepare(self, values: pl.Series) -> pl.Series:
-        """Bring the values, which stand part by part, into the form that `at` gathers from."""
+        """Bring the values into the form that `at` gathers from."""
         # A null at the end stands for "nothing seen yet"; in one chunk, for gathering from several is slow.
         return values.cast(self.dtype).extend_constant(None, 1).rechunk()
 
@@ -94,9 +97,6 @@ class Track:
                 f"{self.dtype} cannot be added up exactly", hint="measure a Decimal or whole-number column"
             )
         return to_units(self.at(rows, owners))
-
-    def in_row_order(self, values: pl.Series) -> pl.Series:
-        return values if self.order is None else values.gather(self.order)
 
 
 class Picking(Track):
@@ -172,7 +172,6 @@ class States(Latest):
         codes = np.append(np.array(code_of, dtype=np.uint8)[self.typed.kind[self.rows]], len(names)).astype(
             np.uint8
         )
-        self.order = None  # made from the rows, so they stand in row order
         self._codes = codes
         return pl.Series(codes)
 
@@ -190,7 +189,7 @@ class States(Latest):
 
 class Total(Track):
     def prepare(self, values: pl.Series) -> pl.Series:
-        units = to_units(self.in_row_order(values.cast(self.dtype)))
+        units = to_units(values.cast(self.dtype))
         # The running sum may wrap around, differences within an aggregate come out right as long as they fit.
         sizes = np.abs(units.astype(np.float64))
         if sizes.sum() > CALM and np.bincount(self.typed.aggregate_of(self.rows), sizes).max() > CALM:
@@ -217,8 +216,7 @@ class Extreme(Latest):
         super().__init__(typed, shared, sources, dtype)
 
     def prepare(self, values: pl.Series) -> pl.Series:
-        values = self.in_row_order(values.cast(self.dtype))
-        self.order = None
+        values = values.cast(self.dtype)
         rank = values.rank("dense").to_numpy().astype(np.int64)
         best = int(rank.max(initial=0)) + 1
         height = rank if self.largest else best - rank
@@ -231,7 +229,7 @@ class Extreme(Latest):
 
 class Collected(Track):
     def prepare(self, values: pl.Series) -> pl.Series:
-        return self.in_row_order(values)
+        return values if self.order is None else values.gather(self.order)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         base = self.seen.base[owners]
@@ -264,7 +262,6 @@ class Stepped(Latest):
         super().__init__(typed, shared, sources, dtype)
 
     def prepare(self, values: pl.Series) -> pl.Series:
-        self.order = None
         after = []
         value, life = self.start(), None
         for event in self.typed.events(self.declared, self.rows):

@@ -260,6 +260,19 @@ def test_a_duplicate_is_kept_once_and_told() -> None:
     assert log.audit()["kind"].to_list() == ["duplicate", "duplicate"]
 
 
+@pytest.mark.parametrize("broken", [{"payload": "{"}, {"metadata": "{"}])
+def test_a_row_that_is_no_json_takes_no_good_rows_place(broken: dict[str, str]) -> None:
+    """Although it was stamped first: only events claim places, in the log and in the book alike."""
+    first = dict(zip(EVENTS, GOOD, strict=True)) | {"timestamp": "2025-01-01T09:00:00Z"} | broken
+    log = log_of(GOOD, tuple(first.values()), tuple(first.values()))
+    book = log.fold(tl.Order)
+    assert len(log.read()) == 1
+    assert book["good"].now.total == 5
+    path = "$" if "payload" in broken else "metadata"
+    for told in (book.rejected, log.rejected):
+        assert told["path"].to_list() == [path, path]
+
+
 def test_a_schema_newer_than_the_code_names_type_versions_and_the_way_out() -> None:
     """newer="reject" keeps the rest."""
     log = log_of(GOOD, created("new", '{"user_id":"u","items":[]}', metadata='{"schema_version": 9}'))

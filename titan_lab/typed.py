@@ -17,6 +17,7 @@ from titan_lab.event import (
     REJECTED,
     Event,
     InOrder,
+    check,
     in_order,
     parse_object,
     part_duplicates,
@@ -147,7 +148,7 @@ def typed(
     Types nobody declared stay in, with no fields. newer="reject" sets payloads aside whose schema_version is
     newer than the code; "raise" raises SchemaTooNew for the first of them.
     """
-    found, rejected = part_duplicates(in_order(events))
+    found, rejected = _one_for_each_key(events)
     events = found.events
     types = events["event_type"].unique().sort()
     kind = (
@@ -181,6 +182,17 @@ def typed(
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
     return columns, pl.concat([rejected, faults.rejected()])
+
+
+def _one_for_each_key(events: pl.DataFrame) -> tuple[InOrder, pl.DataFrame]:
+    """Put events in order and keep one for each key, chosen among those that are JSON, as reading does."""
+    found = in_order(events)
+    if not found.again.any():
+        return found, REJECTED.to_frame()
+    sharing = found.again | np.append(found.again[1:], False)
+    readable, broken = check(found.events.filter(sharing))
+    kept, doubled = part_duplicates(in_order(pl.concat([found.events.filter(~sharing), readable])))
+    return kept, pl.concat([broken, doubled])
 
 
 @dataclass

@@ -195,5 +195,5 @@ def test_a_planted_bug_in_a_kind_or_a_track_is_noticed(
         columns_agree_with_steps(events)
 
     monkeypatch.setattr(where, name, bug)
-    with pytest.raises(BaseException):  # noqa: B017  an assertion, or whatever the bug runs into
+    with pytest.raises(AssertionError):
         check()

@@ -230,7 +230,6 @@ def passes(kind: type[Store], name: str, place: Path) -> bool:
         (CutsPages, "test_a_life_longer_than_a_page_is_read_whole"),
         (HidesBadRows, "test_a_bad_row_is_set_aside_and_the_good_ones_beside_it_are_read"),
         (SortsVersionsAsText, "test_a_life_longer_than_a_page_is_read_whole"),
-        (ForgetsMicroseconds, "test_random_histories_read_as_they_do_from_memory"),
         (ForgetsMicroseconds, "test_what_is_written_is_read_again_unchanged"),
         (FoldsCase, "test_ids_are_any_text"),
         (AsksForFiveHundredIds, "test_a_scope_of_many_ids_reads_them_all"),

@@ -14,7 +14,8 @@ def is_exact(dtype: pl.DataType) -> bool:
 
 def to_units(amounts: pl.Series) -> np.ndarray:
     """Give a Decimal or whole-number column as int64 counts of its smallest unit; null is 0."""
-    return amounts.to_physical().cast(pl.Int64).fill_null(0).to_numpy()
+    units = amounts.to_physical().cast(pl.Int64)
+    return (units.fill_null(0) if units.null_count() else units).to_numpy()
 
 
 def from_units(units: np.ndarray, dtype: pl.DataType) -> pl.Series:

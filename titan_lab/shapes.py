@@ -101,8 +101,9 @@ class Nested(Kind):
         """Read a column of objects as one column for each field."""
         doubtful = np.zeros(len(column), dtype=bool)
         fields = []
+        wire = column.struct.unnest() if self.slots else None
         for slot in self.slots:
-            stored = column.struct.field(slot.name)
+            stored = wire[slot.name]  # type: ignore[index]
             if stored.null_count() == len(stored):
                 fields.append(pl.Series(slot.name, [None], slot.kind.dtype).new_from_index(0, len(stored)))
                 continue

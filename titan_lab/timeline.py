@@ -21,7 +21,7 @@ from titan_lab.amounts import from_units
 from titan_lab.asof import spine_frame
 from titan_lab.clock import CUTS, MICROSECOND, Cut, Instant, check_cut, duration, from_micros, iso, micros
 from titan_lab.errors import InstantError, NoSuchColumn, SpineError
-from titan_lab.event import REJECTED
+from titan_lab.event import REJECTED, TIMESTAMP
 from titan_lab.fold import ROW, Aggregate
 from titan_lab.parallel import each
 from titan_lab.rows import Rows
@@ -368,5 +368,5 @@ class Timeline:
 
 def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Series:
     """Turn int64 microseconds into a Datetime(us, UTC) column, null where `nulls` says so."""
-    column = pl.Series(stamps).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    column = pl.Series(stamps).cast(TIMESTAMP)
     return column if nulls is None or not nulls.any() else column.set(pl.Series(nulls), None)

@@ -26,7 +26,7 @@ import polars as pl
 
 from titan_lab.amounts import from_halves, from_units, halves_of, is_exact, to_units
 from titan_lab.errors import DeclarationError, EventsError
-from titan_lab.event import Event
+from titan_lab.event import TIMESTAMP, Event
 from titan_lab.lists import Lists, lists_together, ranges
 from titan_lab.payload import EventType
 from titan_lab.typed import Typed
@@ -84,7 +84,7 @@ class Track:
     def prepare(self, values: pl.Series) -> pl.Series:
         """Bring the values into the form that `at` gathers from."""
         # A null at the end stands for "nothing seen yet"; in one chunk, for gathering from several is slow.
-        return values.cast(self.dtype).extend_constant(None, 1).rechunk()
+        return _as(self.dtype, values).extend_constant(None, 1).rechunk()
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         """Gather the values after these rows."""
@@ -189,7 +189,7 @@ class States(Latest):
 
 class Total(Track):
     def prepare(self, values: pl.Series) -> pl.Series:
-        units = to_units(values.cast(self.dtype))
+        units = to_units(_as(self.dtype, values))
         # The running sum may wrap around, differences within an aggregate come out right as long as they fit.
         sizes = np.abs(units.astype(np.float64))
         if sizes.sum() > CALM and np.bincount(self.typed.aggregate_of(self.rows), sizes).max() > CALM:
@@ -272,6 +272,10 @@ class Stepped(Latest):
         return pl.Series([*after, self.start()], dtype=self.dtype)
 
 
+def _as(dtype: pl.DataType, values: pl.Series) -> pl.Series:
+    return values if values.dtype == dtype else values.cast(dtype)
+
+
 def _values_of(typed: Typed, sources: Mapping[str, str]) -> tuple[np.ndarray, pl.Series, bytes]:
     """Take the rows at which the sources carry a value, part by part, with those values."""
     rows, values, whole = [], [], True
@@ -298,7 +302,7 @@ def _values_of(typed: Typed, sources: Mapping[str, str]) -> tuple[np.ndarray, pl
 
 def _envelope(typed: Typed, field: str, rows: np.ndarray) -> pl.Series:
     if field == "timestamp":
-        return pl.Series(typed.timestamp[rows]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return pl.Series(typed.timestamp[rows]).cast(TIMESTAMP)
     if field == "version":
         return pl.Series(typed.version[rows])
     if field == "aggregate_id":

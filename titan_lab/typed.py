@@ -15,6 +15,7 @@ from titan_lab.errors import SchemaTooNew
 from titan_lab.event import (
     NO_OBJECT,
     REJECTED,
+    TIMESTAMP,
     Event,
     InOrder,
     check,
@@ -122,7 +123,7 @@ class Typed:
                 (int(row), shape.build(fields)) for row, fields in zip(part.rows[keep], found, strict=True)
             )
         owners = self.ids.gather(self.aggregate_of(rows))
-        stamps = pl.Series(self.timestamp[rows]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        stamps = pl.Series(self.timestamp[rows]).cast(TIMESTAMP)
         texts = self.metadata.gather(rows)
         return [
             Event(

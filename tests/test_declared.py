@@ -163,12 +163,12 @@ def trusting(self: Any, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
     return column.cast(self.dtype, strict=False), np.zeros(len(column), dtype=bool)
 
 
-def forgetful(self: Any, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, None]:
-    return self.seen.base[owners], None
+def forgetful(self: Any, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    return self.seen.first[owners]
 
 
 def leaking(self: Any, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-    return pl.Series(self.seen.upto[rows].astype(np.int64))
+    return pl.Series(self.seen.latest[rows].astype(np.int64) + 1)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def leaking(self: Any, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         (kinds.Money, "columns", trusting),
         (kinds.Text, "columns", trusting),
         (kinds.Number, "columns", trusting),
-        (tracks.First, "picked", forgetful),
+        (tracks.First, "places", forgetful),
         (tracks.Count, "at", leaking),
         (typed, "_misread", lambda texts, shape: np.zeros(len(texts), dtype=bool)),
     ],

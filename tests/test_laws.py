@@ -19,6 +19,7 @@ from polars.testing import assert_frame_equal
 import titan_lab as tl
 from titan_lab import asof as asof_module
 from titan_lab import jsontext, kinds, parallel, rows, tracks, typed
+from titan_lab.amounts import from_units, to_units
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
 from titan_lab.errors import DeclarationError, SchemaTooNew
@@ -160,21 +161,21 @@ def test_parity_notices_a_running_count_that_leaks_into_the_next_aggregate(
 ) -> None:
     """The planted bug: what was seen before an aggregate's first row counts as its own."""
 
-    def leak(self: Any, at: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        upto = self.seen.upto[at]
-        return upto - np.uint32(1), upto > 0
+    def leak(self: Any, at: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        latest = np.append(self.seen.latest, 0)
+        return np.maximum.accumulate(np.where(latest == len(self.rows), 0, latest))[at]
 
-    with planted(monkeypatch, tracks.Latest, "picked", leak):
+    with planted(monkeypatch, tracks.Latest, "places", leak):
         fails(columns_equal_steps, tl.Order, order_payloads())
 
 
 def test_parity_notices_a_sum_that_begins_at_the_wrong_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: sums run on over aggregates."""
 
-    def run_on(self: Any, at: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        return self.values.to_numpy()[self.seen.upto[at]]
+    def run_on(self: Any, values: pl.Series) -> pl.Series:
+        return from_units(np.append(np.cumsum(to_units(values.cast(self.dtype))), 0), self.dtype)
 
-    with planted(monkeypatch, tracks.Total, "units", run_on):
+    with planted(monkeypatch, tracks.Total, "prepare", run_on):
         fails(columns_equal_steps, tl.Order, order_payloads())
 
 

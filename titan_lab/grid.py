@@ -20,7 +20,9 @@ from titan_lab.tracks import States, Track
 Cells: TypeAlias = (
     tuple[np.ndarray, np.ndarray] | None
 )  # first cell, and the one after the last; None: cell 0 alone
-Look: TypeAlias = tuple[np.ndarray, Cells]  # rows, and the cells of the grid in which each held
+Look: TypeAlias = tuple[
+    np.ndarray, np.ndarray, Cells
+]  # rows, their aggregates, and the cells in which each held
 
 LIMB = 22  # bits; a double adds two thousand million numbers of 22 bits without rounding
 EXACT = 2**53
@@ -64,18 +66,17 @@ def tally(
     counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
     looks: list[Look]
     if len(grid) == 1:
-        looks = [(some, None) for some in rows.last_within(counted, stamps[0])]
+        looks = [(some, owners, None) for some, owners in rows.last_within(counted, stamps[0])]
     else:
         enter = np.searchsorted(stamps, counted, side="left")
         leave = rows.until(enter, len(grid))
         some = np.flatnonzero(enter < leave)  # what came and went between two instants is in no cell
-        looks = [(some, (enter[some], leave[some]))]
-    groups, number = _groups(by, looks, rows)
+        looks = [(some, rows.owners[some], (enter[some], leave[some]))]
+    groups, number = _groups(by, looks)
     shape = (len(grid), len(groups))
 
     def one(place: int) -> tuple[np.ndarray, np.ndarray | None]:
-        some, cells = looks[place]
-        owners = rows.owners[some]
+        some, owners, cells = looks[place]
         numbers = number(place, owners).astype(np.intp, copy=False)
         counts = occupancy(cells, numbers, shape)
         return counts, None if measure is None else occupancy(
@@ -91,15 +92,13 @@ def tally(
     return groups.gather(occurs), counts[:, occurs], sums[:, occurs]
 
 
-def _groups(
-    by: Track | None, looks: list[Look], rows: Rows
-) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
+def _groups(by: Track | None, looks: list[Look]) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
     """Give the values that a column has, sorted, and a function that numbers them on a look's rows."""
     if by is None:
         return pl.Series([None]), lambda place, owners: np.zeros(len(owners), dtype=np.intp)
     if isinstance(by, States):
         return by.named(np.arange(by.size + 1)), lambda place, owners: by.codes(looks[place][0], owners)
-    columns = [by.at(some, rows.owners[some]) for some, _ in looks]
+    columns = [by.at(some, owners) for some, owners, _ in looks]
     groups = pl.concat(columns).unique().sort(nulls_last=True) if columns else pl.Series([], dtype=by.dtype)
     numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
 

@@ -34,6 +34,7 @@ from titan_lab.amounts import from_units
 from titan_lab.clock import instant
 from titan_lab.errors import InstantError
 from titan_lab.event import TIMESTAMP, moments
+from titan_lab.marks import marks, nulls
 
 CENT = Decimal("0.01")
 MOST_MONEY = Decimal(10) ** 15  # keeps a running sum of ten thousand amounts inside 64 bits of cents
@@ -100,12 +101,12 @@ class Text(Kind):
 
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         # The decoder writes numbers and booleans as text, too; only plain whole numbers are sure to be right.
-        doubtful = column.is_in(["true", "false"]).fill_null(False)
+        doubtful = marks((column == "true") | (column == "false"))
         numeric = column.cast(pl.Float64, strict=False)
         if numeric.null_count() < len(numeric):
-            plain = column.str.contains(r"^-?[1-9]\d{0,17}$").fill_null(False)
-            doubtful = doubtful | (numeric.is_not_null() & ~plain)
-        return column, doubtful.to_numpy()
+            plain = column.str.contains(r"^-?[1-9]\d{0,17}$")
+            doubtful = doubtful | (~nulls(numeric) & ~marks(plain))
+        return column, doubtful
 
 
 class Whole(Kind):
@@ -181,7 +182,7 @@ class Money(Kind):
         if column.dtype == pl.Float64:
             # A third decimal would be rounded away: the double nearest to the JSON text must be the one
             # nearest to whole cents. (numpy divides as IEEE says; polars multiplies by a rounded 1/100.)
-            numbers = column.fill_null(0).to_numpy()
+            numbers = (column.fill_null(0) if column.null_count() else column).to_numpy()
             units = np.rint(numbers * 100)
             sure = (units / 100 == numbers) & (np.abs(units) < 10**SURE_DIGITS)
             amounts = from_units(np.where(sure, units, 0).astype(np.int64), self.dtype)
@@ -217,7 +218,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _doubtful(column: pl.Series, sure: pl.Series) -> np.ndarray:
-    return (column.is_not_null() & ~sure.fill_null(False)).to_numpy()
+    return ~nulls(column) & ~marks(sure)
 
 
 class Flag(Kind):

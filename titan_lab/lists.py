@@ -9,8 +9,13 @@ import pyarrow as pa
 
 def lists_apart(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
     """Part a List column into each row's length and all elements in order; a null list has length 0."""
-    lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
-    return lengths, column.explode(empty_as_null=False, keep_nulls=False).rechunk()
+    if column.null_count() or not isinstance(column.dtype, pl.List):
+        lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+        return lengths, column.explode(empty_as_null=False, keep_nulls=False).rechunk()
+    array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    offsets = np.asarray(array.offsets)
+    elements = pl.Series(array.values[offsets[0] : offsets[-1]], dtype=column.dtype.inner)
+    return np.diff(offsets), elements
 
 
 def lists_together(lengths: np.ndarray, elements: pl.Series, nulls: pl.Series | None = None) -> pl.Series:
@@ -27,10 +32,15 @@ def lists_together(lengths: np.ndarray, elements: pl.Series, nulls: pl.Series | 
 class Lists:
     """A List column laid out for gathering: lists of structs are moved field by field, which is faster."""
 
-    def __init__(self, values: pl.Series) -> None:
+    def __init__(self, values: pl.Series, order: np.ndarray | None = None) -> None:
+        """Take the values, and the order in which they count; those past it follow as they are."""
         self.lengths, elements = lists_apart(values)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.nulls = values.is_null() if values.null_count() else None
+        if order is not None:
+            order = np.append(order, np.arange(len(order), len(values)))
+            self.lengths, self.starts = self.lengths[order], self.starts[order]
+            self.nulls = None if self.nulls is None else self.nulls.gather(order)
         self.structs = isinstance(elements.dtype, pl.Struct)
         self.fields = elements.struct.unnest().rechunk() if self.structs else elements.to_frame("")
 

@@ -12,6 +12,7 @@ from titan_lab.clock import Cut, counted_from, stepping_back
 from titan_lab.parallel import each, joined, spans
 from titan_lab.typed import Typed
 
+STEPS = 6  # taken back one by one before a search by halving
 PIECE = 131_072  # rows or labels worked on at a time: what is noted about them stays in the processor's cache
 
 
@@ -21,7 +22,9 @@ class Rows:
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
         self.followed = np.ones(len(typed), dtype=bool)  # by another event of the same aggregate
-        self.followed[typed.ends - 1] = False
+        self.last = (typed.ends - 1).astype(np.int32 if len(typed) < 2**31 else np.int64)
+        self.followed[self.last] = False
+        self._first_last: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._counted: dict[str, np.ndarray] = {}
 
     @cached_property
@@ -56,41 +59,59 @@ class Rows:
         ends[~self.followed] = none
         return ends
 
-    def last_within(self, stamps: np.ndarray, bound: int) -> list[np.ndarray]:
-        """Find each aggregate's last row whose stamp is within the bound, ascending, piece by piece.
+    def last_within(self, stamps: np.ndarray, bound: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Find each aggregate's last row whose stamp is within the bound: rows and aggregates, in pieces.
 
         stamps must never step back within an aggregate, so that the rows within are a prefix of its life.
         """
+        first, last = self._ends(stamps)
 
-        def last_rows(piece: slice) -> np.ndarray:
-            within = stamps[piece] <= bound
-            followed = self.followed[piece].copy()
-            followed[:-1] &= within[1:]
-            followed[-1:] &= (
-                stamps[piece.stop : piece.stop + 1] <= bound if piece.stop < len(stamps) else False
-            )
-            rows = np.flatnonzero(within > followed)
-            rows += piece.start
-            return rows
+        def look(piece: slice) -> tuple[np.ndarray, np.ndarray]:
+            owners = np.flatnonzero(first[piece] <= bound)
+            owners += piece.start
+            rows = self.last[owners]
+            on = np.flatnonzero(last[owners] > bound)
+            # Few lives go on at any one moment, and most of those end soon after it.
+            for _ in range(STEPS):
+                before = rows[on] - 1
+                rows[on] = before
+                on = on[stamps[before] > bound]
+            if len(on):
+                low = self.typed.starts[owners[on]]
+                rows[on] = rows_at(stamps, low, rows[on].astype(np.int64), np.full(len(low), bound))
+            return rows.astype(np.intp), owners
 
-        return each(last_rows, spans(len(stamps), PIECE), len(stamps))
+        return each(look, spans(len(first), PIECE), len(stamps))
 
     def prefixes(self, stamps: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows of `last_within`, and the aggregates they belong to."""
-        rows = joined(self.last_within(stamps, bound), np.int64)
-        return rows, self.owners[rows]
+        """Find the rows of `last_within`, and the aggregates they belong to, ascending."""
+        found = self.last_within(stamps, bound)
+        rows, owners = ([pair[place] for pair in found] for place in (0, 1))
+        return joined(rows, np.intp), joined(owners, np.intp)
 
     def holding(self, ids: pl.Series, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find the row that held for each (id, moment), and the aggregate; -1 where there is none."""
-        counted, bounds, index = self.counted("prefix"), self.typed.bounds, self.index
+        owners, lives = self.index.find(ids), self._lives
+        if not len(lives):
+            return np.full(len(owners), -1), owners
+        start, end, first, last = lives.take(owners, axis=0, mode="clip").T
+        begun = (owners >= 0) & (first <= moments)
+        rows = np.where(begun, end, -1)
+        # Most moments lie before a life or after it; only those within need a search.
+        on = np.flatnonzero(begun & (last > moments))
+        if len(on):
+            rows[on] = rows_at(self.counted("prefix"), start[on], rows[on], moments[on])
+        return rows, owners
 
-        def look(piece: slice) -> tuple[np.ndarray, np.ndarray]:
-            owners = index.find(ids[piece])
-            low, high = bounds[owners], bounds[owners + 1]
-            high[owners < 0] = low[owners < 0]
-            return rows_at(counted, low, high, moments[piece]), owners
+    @cached_property
+    def _lives(self) -> np.ndarray:
+        """Lay out each aggregate's first and last row, and their stamps, side by side: one look finds all."""
+        return np.column_stack([self.typed.starts, self.last, *self._ends(self.counted("prefix"))])
 
-        found = each(look, spans(len(moments), PIECE), len(moments))
-        return joined([rows for rows, _ in found], np.int64), joined(
-            [owners for _, owners in found], np.int32
-        )
+    def _ends(self, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give each aggregate's first and last stamp; kept, since every question begins with them."""
+        kept = self._first_last.get(id(stamps))
+        if kept is None or kept[0] is not stamps:  # kept with what they are of, so that its id stays its own
+            kept = stamps, stamps[self.typed.starts], stamps[self.last]
+            self._first_last[id(stamps)] = kept
+        return kept[1:]

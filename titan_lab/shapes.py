@@ -14,6 +14,7 @@ import polars as pl
 
 from titan_lab.kinds import Kind, Misfit
 from titan_lab.lists import lists_apart, lists_together
+from titan_lab.marks import nulls
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Nested(Kind):
         return pl.DataFrame(fields) if fields else pl.DataFrame(height=len(column)), doubtful
 
     def missing(self, column: pl.Series) -> np.ndarray:
-        there = column.is_not_null().to_numpy()
+        there = ~nulls(column)
         return (
             self.missing_in(column.struct.unnest() if self.slots else pl.DataFrame(height=len(column)))
             & there
@@ -124,14 +125,16 @@ class Nested(Kind):
         missing = np.zeros(frame.height, dtype=bool)
         for slot in self.slots:
             field = frame[slot.name]
-            if slot.required and field.null_count():
-                missing |= field.is_null().to_numpy()
+            if slot.required:
+                missing |= nulls(field)
             missing |= slot.kind.missing(field)
         return missing
 
     def with_defaults(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Fill the fields' defaults where nothing stands."""
         defaults = {s.name: s.default for s in self.slots if not s.required and s.default is not None}
+        if not defaults:
+            return frame
         return frame.with_columns(
             pl.col(n).fill_null(pl.lit(v, dtype=frame.schema[n])) for n, v in defaults.items()
         )
@@ -177,7 +180,7 @@ class Many(Kind):
     def columns(self, column: pl.Series) -> tuple[pl.Series, np.ndarray]:
         lengths, elements = lists_apart(column)
         read, doubts = self.of.columns(elements)
-        doubts = doubts | elements.is_null().to_numpy()
+        doubts = doubts | nulls(elements)
         return lists_together(lengths, read, column.is_null()), _any_in_list(doubts, lengths)
 
     def missing(self, column: pl.Series) -> np.ndarray:

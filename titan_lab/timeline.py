@@ -23,8 +23,8 @@ from titan_lab.clock import CUTS, MICROSECOND, Cut, Instant, check_cut, duration
 from titan_lab.errors import InstantError, NoSuchColumn, SpineError
 from titan_lab.event import REJECTED, TIMESTAMP
 from titan_lab.fold import ROW, Aggregate
-from titan_lab.parallel import each
-from titan_lab.rows import Rows
+from titan_lab.parallel import each, spans
+from titan_lab.rows import PIECE, Rows
 from titan_lab.tracks import Shared, Track
 from titan_lab.typed import Typed
 
@@ -175,18 +175,26 @@ class Timeline:
                 columns=collide,
             )
         counted = self.rows.counted("prefix")
-        when = spine[on].to_physical().fill_null(NEVER).to_numpy()
-        rows, owners = self.rows.holding(spine[by], when)
-        there = rows >= 0
-        if ttl is not None:
-            there[there] = when[there] - counted[rows[there]] <= duration(ttl) // MICROSECOND
-        if not there.all():
-            rows, owners, when = rows[there], owners[there], when[there]
-        states = self.frame(rows, owners, wanted, counted)
-        states = states.with_columns(state_age=pl.Series(when - counted[rows]).cast(pl.Duration("us")))
-        if not there.all():
-            place = pl.Series(np.cumsum(there) - 1).set(pl.Series(~there), None)
-            states = states.select(pl.all().gather(place))
+        ids, moments = spine[by], spine[on].to_physical().fill_null(NEVER).to_numpy()
+        oldest = None if ttl is None else duration(ttl) // MICROSECOND
+
+        def look(piece: slice) -> pl.DataFrame:
+            when = moments[piece]
+            rows, owners = self.rows.holding(ids[piece], when)
+            there = rows >= 0
+            age = when - counted[rows] if len(counted) else when
+            if oldest is not None:
+                there &= age <= oldest
+            # For a row of -1, another aggregate's last state is gathered, to be taken away again.
+            some = slice(None) if there.any() else slice(0)
+            states = self.frame(rows[some], owners[some], wanted, counted)
+            states = states.with_columns(state_age=pl.Series(age[some]).cast(pl.Duration("us")))
+            if not there.any():
+                return states.clear(len(there))
+            return states if there.all() else states.select(pl.when(pl.Series(there)).then(pl.all()))
+
+        pieces = each(look, spans(max(len(spine), 1), PIECE), len(spine))
+        states = pl.concat(pieces, rechunk=True)
         return spine.hstack(states.rename(lambda name: prefix + name).get_columns())
 
     def every(

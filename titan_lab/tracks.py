@@ -1,14 +1,14 @@
 """Tracks: the value of one column after every event, without writing it down for every event.
 
 Only the events that a reducer listens to carry a value, so a track keeps those values alone, in row order,
-and for every row how many of them had been *seen* by then. A running count over the sorted table needs no
-group-by: what an aggregate has seen is the difference to what was seen before its first row (`base`).
+and for every row which of them had been *seen* last by then. A running count over the sorted table needs no
+group-by: an aggregate that has counted no more than there was before its first row has seen nothing.
 
-    row  aggregate  event         seen   base   value after the row
-    0    a          Created(5)    1      0      values[0] = 5
-    1    a          Shipped       1      0      values[0] = 5
-    2    b          Shipped       1      1      nothing seen in b: null
-    3    b          Created(7)    2      1      values[1] = 7
+    row  aggregate  event         counted  before  latest   value after the row
+    0    a          Created(5)    1        0       0        values[0] = 5
+    1    a          Shipped       1        0       0        values[0] = 5
+    2    b          Shipped       1        1       2        values[2] = null, the one past the last
+    3    b          Created(7)    2        1       1        values[1] = 7
 
 Reducers over the same events share one `seen`, and values are gathered for the rows that were asked for.
 """
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from titan_lab.amounts import from_halves, from_units, halves_of, is_exact, to_units
+from titan_lab.amounts import Wide, from_units, is_exact, to_units
 from titan_lab.errors import DeclarationError, EventsError
 from titan_lab.event import TIMESTAMP, Event
 from titan_lab.lists import Lists, lists_together, ranges
@@ -35,15 +35,18 @@ CALM = 2**62  # a running sum beyond this many units could leave 64 bits
 
 
 class Seen(NamedTuple):
-    """Counts of some rows: up to every row, before every aggregate; and whether each begins with one."""
+    """Of some rows: the latest up to every row, every aggregate's first, and whether each begins with one.
 
-    upto: np.ndarray
-    base: np.ndarray
+    Rows are numbered from 0 in their order; `latest` is the number past the last where there was none yet.
+    """
+
+    latest: np.ndarray
+    first: np.ndarray
     from_start: bool
 
 
 class Shared:
-    """What the tracks of one history share: counts of seen events by the rows that were counted."""
+    """What the tracks of one history share: which of the rows that carry a value was seen last."""
 
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
@@ -51,14 +54,20 @@ class Shared:
         self._counting: defaultdict[bytes, Lock] = defaultdict(Lock)  # tracks are made in threads
 
     def seen(self, rows: np.ndarray, signature: bytes) -> Seen:
-        """Count, for every row, how many of `rows` came up to it; and for every aggregate, before it."""
+        """Find the latest of `rows` up to every row in its aggregate, and every aggregate's first."""
         with self._counting[signature]:
             if signature not in self._seen:
+                starts, one = self.typed.starts, np.uint32(1)
                 marks = np.zeros(len(self.typed), dtype=bool)
                 marks[rows] = True
-                seen = np.cumsum(marks, dtype=np.uint32)
-                base = seen[self.typed.starts] - marks[self.typed.starts]
-                self._seen[signature] = Seen(seen, base, bool(marks[self.typed.starts].all()))
+                latest = np.cumsum(marks, dtype=np.uint32)
+                first = latest[starts] - marks[starts]
+                from_start = bool(marks[starts].all())
+                nothing = None if from_start else latest == np.repeat(first, np.diff(self.typed.bounds))
+                latest -= one
+                if nothing is not None:
+                    latest[nothing] = len(rows)
+                self._seen[signature] = Seen(latest, first, from_start)
             return self._seen[signature]
 
 
@@ -78,13 +87,12 @@ class Track:
         # move, stay where they are, and `order` leads from the n-th value in row order to its place.
         if self.order is not None and not isinstance(values.dtype, pl.List):
             values, self.order = values.gather(self.order), None
-        self.values = self.prepare(values)
         self.seen = shared.seen(self.rows, signature)
+        self.values = self.prepare(values).rechunk()  # for gathering from several chunks is slow
 
     def prepare(self, values: pl.Series) -> pl.Series:
         """Bring the values into the form that `at` gathers from."""
-        # A null at the end stands for "nothing seen yet"; in one chunk, for gathering from several is slow.
-        return _as(self.dtype, values).extend_constant(None, 1).rechunk()
+        return _as(self.dtype, values)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         """Gather the values after these rows."""
@@ -99,29 +107,21 @@ class Track:
         return to_units(self.at(rows, owners))
 
 
-class Picking(Track):
+class Latest(Track):
     """A track whose value after a row is one of the values that its events carry."""
 
-    def picked(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Give the place, in row order, of each row's value, and where there is one (None: everywhere)."""
-        raise NotImplementedError
+    def prepare(self, values: pl.Series) -> pl.Series:
+        return super().prepare(values).extend_constant(None, 1)  # stands for "nothing seen yet"
 
     def places(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        """Give the place in `values` of the value after each row; the last place, which is null, for none."""
-        places, there = self.picked(rows, owners)
-        if self.order is not None:
-            places = self.order[places if there is None else np.where(there, places, 0)]
-        return places if there is None else np.where(there, places, len(self.values) - 1)
+        """Give the place in `values` of the value after each row; the last place for none."""
+        return self.seen.latest[rows]
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         places = self.places(rows, owners)
-        if self._lists is not None:
-            return self._lists.gather(places)
-        if not isinstance(self.dtype, pl.Decimal):
-            return self.values.gather(places)
-        found = from_halves(self._halves[places], self.dtype.scale)
-        nothing = places == len(self.values) - 1
-        return found.set(pl.Series(nothing), None) if nothing.any() else found
+        if self._laid_out is not None:
+            return self._laid_out.gather(places)
+        return self.values.gather(pl.Series(places))
 
     def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         return self._units[self.places(rows, owners)] if is_exact(self.dtype) else super().units(rows, owners)
@@ -131,31 +131,29 @@ class Picking(Track):
         return to_units(self.values)
 
     @cached_property
-    def _halves(self) -> np.ndarray:
-        return halves_of(self._units)
-
-    @cached_property
-    def _lists(self) -> Lists | None:
-        return Lists(self.values) if isinstance(self.dtype, pl.List) else None
+    def _laid_out(self) -> Lists | Wide | None:
+        if isinstance(self.dtype, pl.List):
+            return Lists(self.values, self.order)
+        return Wide(self.values) if isinstance(self.dtype, pl.Decimal | pl.Datetime) else None
 
 
-class Latest(Picking):
-    def picked(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        upto = self.seen.upto[rows]
-        there = None if self.seen.from_start else upto > self.seen.base[owners]
-        upto -= np.uint32(1)
-        return upto, there
-
-
-class First(Picking):
-    def picked(self, rows: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        base = self.seen.base[owners]
-        return base, None if self.seen.from_start else self.seen.upto[rows] > base
+class First(Latest):
+    def places(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        first = self.seen.first[owners]
+        if not self.seen.from_start:
+            nothing = len(self.values) - 1
+            first[self.seen.latest[rows] == nothing] = nothing
+        return first
 
 
 class Count(Track):
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        return pl.Series((self.seen.upto[rows] - self.seen.base[owners]).astype(np.int64))
+        return pl.Series(self.numbers(rows, owners))
+
+    def numbers(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Count the events seen in the aggregate up to each row."""
+        latest = self.seen.latest[rows].astype(np.int64)
+        return np.where(latest == len(self.rows), 0, latest + 1 - self.seen.first[owners])
 
 
 class States(Latest):
@@ -172,7 +170,7 @@ class States(Latest):
         codes = np.append(np.array(code_of, dtype=np.uint8)[self.typed.kind[self.rows]], len(names)).astype(
             np.uint8
         )
-        self._codes = codes
+        self._codes = codes[self.seen.latest]  # a byte for every row is less than what would lead to it
         return pl.Series(codes)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
@@ -184,10 +182,10 @@ class States(Latest):
 
     def codes(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         """Give the states as codes into the Enum's categories; one past the last for none."""
-        return self._codes[self.places(rows, owners)]
+        return self._codes[rows]
 
 
-class Total(Track):
+class Total(Latest):
     def prepare(self, values: pl.Series) -> pl.Series:
         units = to_units(_as(self.dtype, values))
         # The running sum may wrap around, differences within an aggregate come out right as long as they fit.
@@ -197,15 +195,9 @@ class Total(Track):
                 "the amounts of one aggregate add up to more than 64 bits of their smallest unit hold",
                 hint="look for amounts that cannot be right in log.read()",
             )
-        return pl.Series(np.concatenate([[0], np.cumsum(units)]))
-
-    def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        """Give the sums as int64 of the dtype's smallest unit."""
-        running = self.values.to_numpy()
-        return running[self.seen.upto[rows]] - running[self.seen.base[owners]]
-
-    def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        return from_units(self.units(rows, owners), self.dtype)
+        running, first = np.concatenate([[0], np.cumsum(units)]), self.seen.first
+        before = np.repeat(running[first], np.diff(first, append=np.uint32(len(units))))
+        return from_units(np.append(running[1:] - before, 0), self.dtype)
 
 
 class Extreme(Latest):
@@ -227,14 +219,14 @@ class Extreme(Latest):
         return values.gather(of_rank[running if self.largest else best - running]).extend_constant(None, 1)
 
 
-class Collected(Track):
+class Collected(Count):
     def prepare(self, values: pl.Series) -> pl.Series:
         return values if self.order is None else values.gather(self.order)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        base = self.seen.base[owners]
-        lengths = (self.seen.upto[rows] - base).astype(np.int64)
-        return lists_together(lengths, self.values.gather(ranges(base, lengths))).cast(self.dtype)
+        lengths = self.numbers(rows, owners)
+        values = self.values.gather(ranges(self.seen.first[owners], lengths))
+        return lists_together(lengths, values).cast(self.dtype)
 
 
 class Key(Track):

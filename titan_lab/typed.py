@@ -26,6 +26,7 @@ from titan_lab.event import (
 )
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit
+from titan_lab.marks import marks
 from titan_lab.parallel import joined
 from titan_lab.payload import EventType
 from titan_lab.shapes import Nested
@@ -159,11 +160,11 @@ def typed(
     )
     faults = _Faults(events)
     schema_version = _schema_versions(events["metadata"], faults)
-    parts: list[Part] = []
+    payloads, parts = events["payload"], []
     for code, name in enumerate(types):
         rows = np.flatnonzero(kind == code)
         if name not in declared:
-            broken = not_objects(events["payload"].gather(rows))
+            broken = not_objects(payloads.gather(rows))
             faults.add(rows[broken], NOT_JSON.path, NOT_JSON.reason)
             continue
         for stored in np.unique(schema_version[rows]):
@@ -175,7 +176,7 @@ def typed(
                     faults.add(same, "metadata.schema_version", error.message)
                     continue
                 raise _too_new(error, events.row(int(same[0]), named=True), len(same)) from None
-            fields = decode_payloads(events["payload"].gather(same), declared[name].shape, steps)
+            fields = decode_payloads(payloads.gather(same), declared[name].shape, steps)
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
             parts.append(Part(name, same[fields.good], fields.frame))
@@ -284,12 +285,12 @@ def _misread(texts: pl.Series, shape: Nested) -> np.ndarray:
     It takes true for 1, half a character for a zero byte, and a lone value for an array of one.
     """
     signs = "true|false|" if shape.fast_wire != shape.wire_text else ""
-    suspects = texts.str.contains(rf"{signs}\\u[dD]").fill_null(False).to_numpy()
+    suspects = marks(texts.str.contains(rf"{signs}\\u[dD]"))
     some = np.flatnonzero(suspects)
     if len(some):
         suspects[some] = texts.gather(some).str.contains(f"{BOOLEAN}|{HALF}").to_numpy()
     if shape.lone is not None:
-        suspects = suspects | texts.str.contains(shape.lone).fill_null(False).to_numpy()
+        suspects = suspects | marks(texts.str.contains(shape.lone))
     return suspects
 
 
@@ -337,11 +338,13 @@ def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.
     silent, told = np.flatnonzero(~says), np.flatnonzero(says)
     versions = np.ones(len(texts), dtype=np.int32)
     broken, wrong = np.zeros((2, len(texts)), dtype=bool)
-    broken[silent] = not_objects(texts.gather(silent))
+    broken[silent] = not_objects(texts if len(silent) == len(texts) else texts.gather(silent))
+    if not len(told):
+        return versions, broken, wrong
     structs, broken[told] = decode(texts.gather(told), pl.Struct({"schema_version": pl.String}))
     stored = structs.struct.field("schema_version")
     numbers = stored.cast(pl.Int32, strict=False)
-    wrong[told] = (stored.is_not_null() & (numbers.is_null() | (numbers < 1))).fill_null(False).to_numpy()
+    wrong[told] = marks(stored.is_not_null() & (numbers.is_null() | (numbers < 1)))
     versions[told] = numbers.fill_null(1).to_numpy()
     return versions, broken, wrong & ~broken
 

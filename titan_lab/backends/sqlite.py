@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -195,11 +196,11 @@ def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
-    columns = dict(zip(EVENTS, zip(*rows, strict=True), strict=True))
-    return pl.DataFrame([_series(name, values) for name, values in columns.items()])
+    values = list(chain.from_iterable(rows))
+    return pl.DataFrame([_series(name, values[place :: len(EVENTS)]) for place, name in enumerate(EVENTS)])
 
 
-def _series(name: str, values: tuple[Any, ...]) -> pl.Series:
+def _series(name: str, values: list[Any]) -> pl.Series:
     try:
         if name == "version":
             return pl.Series(name, values, pl.Int64)

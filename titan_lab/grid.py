@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -13,16 +12,12 @@ import polars as pl
 from titan_lab.clock import Instant, instant, zone_of
 from titan_lab.errors import InstantError
 from titan_lab.event import moments
-from titan_lab.parallel import each
 from titan_lab.rows import Rows
-from titan_lab.tracks import States, Track
+from titan_lab.tracks import Track
 
 Cells: TypeAlias = (
     tuple[np.ndarray, np.ndarray] | None
 )  # first cell, and the one after the last; None: cell 0 alone
-Look: TypeAlias = tuple[
-    np.ndarray, np.ndarray, Cells
-]  # rows, their aggregates, and the cells in which each held
 
 LIMB = 22  # bits; a double adds two thousand million numbers of 22 bits without rounding
 EXACT = 2**53
@@ -60,55 +55,30 @@ def tally(
 ) -> tuple[pl.Series, np.ndarray, np.ndarray]:
     """Count the states on a grid of instants, and add up the smallest units of a measure over them.
 
-    Returns the values of `by` that occur, sorted, and counts and sums (zeros without a measure) as int64
+    Returns the values of `by` that occur, sorted, and counts and sums (no sums without a measure) as int64
     arrays of instants x values.
     """
     counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
-    looks: list[Look]
+    groups = pl.Series([None]) if by is None else by.groups
+    shape = (len(grid), len(groups))
+
+    def add_up(some: np.ndarray, owners: np.ndarray, cells: Cells = None) -> np.ndarray:
+        group = np.zeros(len(some), dtype=np.intp) if by is None else by.grouped(some, owners)
+        weights = None if measure is None else measure.units(some, owners)
+        counts = occupancy(cells, group, shape)
+        return np.stack([counts, counts if weights is None else occupancy(cells, group, shape, weights)])
+
     if len(grid) == 1:
-        looks = [(some, owners, None) for some, owners in rows.last_within(counted, stamps[0])]
+        parts = rows.last_within(counted, stamps[0], add_up)
     else:
         enter = np.searchsorted(stamps, counted, side="left")
         leave = rows.until(enter, len(grid))
         some = np.flatnonzero(enter < leave)  # what came and went between two instants is in no cell
-        looks = [(some, rows.owners[some], (enter[some], leave[some]))]
-    groups, number = _groups(by, looks)
-    shape = (len(grid), len(groups))
-
-    def one(place: int) -> tuple[np.ndarray, np.ndarray | None]:
-        some, owners, cells = looks[place]
-        numbers = number(place, owners).astype(np.intp, copy=False)
-        counts = occupancy(cells, numbers, shape)
-        return counts, None if measure is None else occupancy(
-            cells, numbers, shape, measure.units(some, owners)
-        )
-
-    counts, sums = np.zeros((2, *shape), dtype=np.int64)
-    for counted_here, summed_here in each(one, range(len(looks)), len(counted)):
-        counts += counted_here
-        sums += 0 if summed_here is None else summed_here
+        parts = [add_up(some, rows.owners[some], (enter[some], leave[some]))]
+    counts, sums = np.sum(parts, axis=0) if parts else np.zeros((2, *shape), dtype=np.int64)
     # Of all together there is always a count, be it 0.
     occurs = np.flatnonzero(counts.any(axis=0) | (by is None))
     return groups.gather(occurs), counts[:, occurs], sums[:, occurs]
-
-
-def _groups(by: Track | None, looks: list[Look]) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
-    """Give the values that a column has, sorted, and a function that numbers them on a look's rows."""
-    if by is None:
-        return pl.Series([None]), lambda place, owners: np.zeros(len(owners), dtype=np.intp)
-    if isinstance(by, States):
-        return by.named(np.arange(by.size + 1)), lambda place, owners: by.codes(looks[place][0], owners)
-    columns = [by.at(some, owners) for some, owners, _ in looks]
-    groups = pl.concat(columns).unique().sort(nulls_last=True) if columns else pl.Series([], dtype=by.dtype)
-    numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
-
-    def number(place: int, owners: np.ndarray) -> np.ndarray:
-        values = columns[place].alias("value").to_frame()
-        return values.join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")[
-            "number"
-        ].to_numpy()
-
-    return groups, number
 
 
 def occupancy(

@@ -53,7 +53,8 @@ class Typed:
     """A history as columns, one row per event, sorted by (aggregate_id, version).
 
     ids: each aggregate's id; starts: its first row. version, timestamp (microseconds), kind (a code into
-    `kinds`) and metadata (JSON text) have one value per row; `parts` hold the payloads' fields.
+    `kinds`) and metadata (JSON text) have one value per row; `parts` hold the payloads' fields. clock: the
+    instants, in microseconds, that rows are ordered and counted by, where those are not their timestamps.
     """
 
     ids: pl.Series
@@ -64,6 +65,7 @@ class Typed:
     kinds: list[str]
     metadata: pl.Series
     parts: list[Part] = field(default_factory=list)
+    clock: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.version)
@@ -103,6 +105,22 @@ class Typed:
             kinds=self.kinds,
             metadata=self.metadata.gather(rows),
             parts=parts,
+            clock=None if self.clock is None else self.clock[rows],
+        )
+
+    def by_clock(self, clock: np.ndarray) -> Typed:
+        """Put each aggregate's rows in order of another clock, and of version where that ties."""
+        order = np.lexsort((self.version, clock, self.aggregate_of(np.arange(len(self)))))
+        place = np.empty(len(self), dtype=np.int64)
+        place[order] = np.arange(len(self))
+        return dataclasses.replace(
+            self,
+            version=self.version[order],
+            timestamp=self.timestamp[order],
+            kind=self.kind[order],
+            metadata=self.metadata.gather(order),
+            parts=[dataclasses.replace(part, rows=place[part.rows]) for part in self.parts],
+            clock=clock[order],
         )
 
     def events(self, declared: Mapping[str, type[EventType]], rows: np.ndarray) -> list[Event]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from titan_lab.clock import from_micros, iso
+from titan_lab import dwell
+from titan_lab.clock import Instant, from_micros, iso
 from titan_lab.errors import NoSuchAggregate, nearest
 from titan_lab.notebook import html
 from titan_lab.story import Story
@@ -31,6 +32,47 @@ class Book(Timeline):
     def ids(self) -> pl.Series:
         """Give all aggregate ids, sorted."""
         return self.typed.ids.alias("aggregate_id")
+
+    # ------------------------------------------------------------------ mining
+
+    def dwell(self, column: str = "status", until: Instant | None = None) -> pl.DataFrame:
+        """Tell how long aggregates stay in each state of a column, those that are still in it included.
+
+        A stay is a longest run of events of one aggregate after which the column has the same value; it lasts
+        from the instant from which its first event counts to that from which the next run's does. What is
+        not over by the horizon, the log's last instant or `until` (inclusive), is cut off there: it counts as
+        at least that long, which dropping it, or taking it for finished, would not. An `until` later than
+        the log claims that nothing happened in between.
+
+        Returns one row per state that occurs, in the column's own order (a machine's as declared), null (no
+        value yet) last: state, entered (stays begun), finished and open Int64, median, mean and p90
+        Duration(us), and total Duration(ms), all time spent there. median and p90 are those of Kaplan and
+        Meier (1958), null where too many stays are open to tell; mean is restricted to the longest stay seen,
+        hence too small where that one is open. ``titan_lab.dwell.survival`` has the formulas.
+
+        Raises NoSuchColumn, DeclarationError for a column of lists, InstantError.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.dwell().select("state", "entered", "finished", "open").row(1)
+        ('PAID', 460, 445, 15)
+        """
+        return dwell.dwell(self, column, until)
+
+    def stays(self, column: str = "status", until: Instant | None = None) -> pl.DataFrame:
+        """List the stays that ``dwell`` sums up, one row each, sorted by aggregate_id and version.
+
+        Returns aggregate_id String, version Int64 (of the event that began the stay), state, entered_at and
+        left_at Datetime(us, UTC) (null: still there at the horizon) and duration Duration(us), up to the
+        horizon where it is open.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> stays = book.stays().filter(pl.col("aggregate_id") == "550e8400-e29b-41d4-a716-446655440000")
+        >>> stays.select("state", "duration").rows()[:1]
+        [('CREATED', datetime.timedelta(seconds=60))]
+        """
+        return dwell.stays(self, column, until)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from titan_lab import dwell
+from titan_lab import conform, dwell
 from titan_lab.clock import Instant, from_micros, iso
 from titan_lab.errors import NoSuchAggregate, nearest
 from titan_lab.notebook import html
@@ -73,6 +73,27 @@ class Book(Timeline):
         [('CREATED', datetime.timedelta(seconds=60))]
         """
         return dwell.stays(self, column, until)
+
+    def conform(self) -> conform.Conformance:
+        """Hold every life to the rules that the aggregate declares; give what breaks them, with its event.
+
+        Looked at are: "illegal transition", where a machine's `allowed` does not let a state follow the one
+        before; "version gap"; the aggregate's own ``checks``, by their names; "snapshot differs from replay",
+        field by field at the snapshot's version, where the store keeps snapshots. Fields that a snapshot
+        lacks, or that the aggregate does not have, are not compared.
+
+        Returns a Conformance. Its `findings` have one row per finding, sorted by kind, aggregate_id and
+        version: kind and aggregate_id String, version Int64, event_type String and timestamp Datetime(us,
+        UTC) (null where the log has no event of a snapshot's version), detail String, which says what was
+        found and what was expected. Its `counts` say how many there are of each kind. Raises DeclarationError
+        for a check that fails.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.conform().findings.select("version", "event_type", "detail").row(0)
+        (5, 'OrderDelivered', 'status goes from CANCELLED to DELIVERED, expected nothing more')
+        """
+        return conform.conform(self)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}

@@ -59,6 +59,7 @@ class Timeline:
         zone: str | None = None,
         rejected: pl.DataFrame | None = None,
         read_events: Callable[[str], pl.DataFrame] | None = None,
+        read_snapshots: Callable[[], pl.DataFrame] | None = None,
     ) -> None:
         self.aggregate = aggregate
         self.typed = typed
@@ -66,6 +67,7 @@ class Timeline:
         self.rejected = REJECTED.to_frame() if rejected is None else rejected
         self.basis = Basis(source, frontier, aggregate.fingerprint(), len(typed))
         self.read_events = read_events
+        self.read_snapshots = read_snapshots
         self._shared = Shared(typed)
         self.rows = Rows(typed)
         reducers = aggregate.reducers

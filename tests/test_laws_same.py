@@ -96,7 +96,9 @@ def test_the_law_of_migration_notices_old_payloads_that_are_read_as_they_are(
     from titan_lab import typed
 
     honest = typed.decode_payloads
-    monkeypatch.setattr(typed, "decode_payloads", lambda texts, shape, steps: honest(texts, shape, []))
+    monkeypatch.setattr(
+        typed, "decode_payloads", lambda texts, shape, steps, rows: honest(texts, shape, [], rows)
+    )
     with pytest.raises(AssertionError):
         hunting(given(events=histories())(a_migrated_history_folds_alike))()
 

@@ -122,7 +122,7 @@ def _transitions(book: Timeline, declared: machine) -> pl.DataFrame:
         for after in declared.names
     ]
     owners = book.rows.owners.take(track.rows)
-    codes = track.codes(track.rows, owners).astype(np.intp)
+    codes = track.grouped(track.rows, owners)
     before = np.append(len(declared.names), codes)[: len(codes)]
     before[1:][owners[1:] != owners[:-1]] = len(declared.names)
     steps = before * len(declared.names) + codes

@@ -11,7 +11,6 @@ import polars as pl
 from titan_lab.clock import Instant, micros
 from titan_lab.errors import DeclarationError
 from titan_lab.event import TIMESTAMP
-from titan_lab.grid import numbered
 from titan_lab.parallel import each
 from titan_lab.timeline import Timeline, as_instants
 
@@ -59,8 +58,7 @@ def find(book: Timeline, column: str, until: Instant | None) -> Stays:
         )
     horizon = (book.span or (0, 0))[1] if until is None else micros(until, book.zone)
     rows, counted = book.rows, book.rows.counted("prefix")
-    states, number = numbered(track, [(np.arange(len(counted)), rows.owners)])
-    codes = number(0, rows.owners)
+    codes = track.grouped(np.arange(len(counted)), rows.owners)
     begins = np.ones(len(counted), dtype=bool)
     begins[1:] = codes[1:] != codes[:-1]
     begins[book.typed.starts] = True
@@ -71,7 +69,7 @@ def find(book: Timeline, column: str, until: Instant | None) -> Stays:
     left = np.append(entered, horizon)[1:]
     open_ = last | (left > horizon)
     left[open_] = horizon
-    found = Stays(states, places, codes.take(places), entered, left - entered, open_)
+    found = Stays(track.groups, places, codes.take(places), entered, left - entered, open_)
     return found if until is None else found.take(np.flatnonzero(entered <= horizon))
 
 

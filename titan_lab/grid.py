@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,9 +14,7 @@ from titan_lab.errors import InstantError
 from titan_lab.event import TIMESTAMP, moments
 from titan_lab.parallel import each, spans
 from titan_lab.rows import PIECE, Rows
-from titan_lab.tracks import States, Track
-
-Look: TypeAlias = tuple[np.ndarray, np.ndarray]  # rows, and their aggregates
+from titan_lab.tracks import Track
 
 MOST = 10_000_000  # cells of one grid: beyond that, nobody reads them and memory runs out
 UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6}
@@ -91,7 +88,7 @@ def refuse_many(instants: int, values: int | None = None) -> None:
 class Tally(NamedTuple):
     """What was found on a grid: the values that occur, sorted, and arrays of instants x values.
 
-    sums: in smallest units, zeros without a measure. ages: the mean in microseconds, rounded half to even,
+    sums: in smallest units, no sums without a measure. ages: the mean in microseconds, rounded half to even,
     or None where it was not asked for; it means nothing where the count is 0.
     """
 
@@ -104,45 +101,45 @@ class Tally(NamedTuple):
 def tally(grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None, age: bool = False) -> Tally:
     """Count the states on a grid of instants, add up a measure over them, and take their mean age."""
     counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
-    alone = len(grid) == 1
-    looks = rows.last_within(counted, stamps[0]) if alone else _pieces(rows, len(grid))
-    groups, number = numbered(by, looks)
+    groups = pl.Series([None]) if by is None else by.groups
     refuse_many(len(grid), len(groups))
-    cells = Cells(stamps)
-    shape = (len(grid) + (not alone), len(groups))
+    alone = len(grid) == 1
+    shape = (len(grid) + (not alone), len(groups))  # what comes after the grid has a row of its own
+    size = shape[0] * shape[1]
 
-    def one(place: int) -> list[np.ndarray]:
-        some, owners = looks[place]
-        numbers = number(place, owners).astype(np.intp, copy=False)
-        weights = [measure.units(some, owners)] if measure is not None else []
+    def look(some: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        numbers = np.zeros(len(some), dtype=np.intp) if by is None else by.grouped(some, owners)
+        weights = [] if measure is None else [measure.units(some, owners)]
         if age:
             born = counted[rows.typed.starts[owners]] - stamps[0]
             weights += [born >> LOW, born & ((1 << LOW) - 1)]
-        if alone:
-            return [exact_sums(numbers, weight, len(groups)) for weight in (None, *weights)]
-        here = cells.of(counted[some]) * len(groups)
-        return _turnover(numbers, weights, here, rows.followed[some], place == 0, shape[0] * len(groups))
+        return numbers, weights
 
-    totals = np.zeros((1 + (measure is not None) + 2 * age, *shape), dtype=np.int64)
-    for found in each(one, range(len(looks)), len(counted)):
-        for total, part in zip(totals, found, strict=True):
-            total += part.reshape(shape)
-    counts, *rest = np.cumsum(totals, axis=1)[:, : len(grid)]
+    def standing(some: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        numbers, weights = look(some, owners)
+        return np.stack([exact_sums(numbers, one, size) for one in (None, *weights)])
+
+    def turning(piece: slice) -> np.ndarray:
+        some = np.arange(max(piece.start - 1, 0), piece.stop)  # what a state turns into, its successor tells
+        numbers, weights = look(some, rows.owners[some])
+        first_cell = cells.of(counted[some]) * len(groups)
+        return _turnover(numbers, weights, first_cell, rows.followed[some], piece.start == 0, size)
+
+    if alone:
+        parts = rows.last_within(counted, stamps[0], standing)
+    else:
+        cells = Cells(stamps)
+        # A piece has no fewer rows than there are cells, or adding those up would cost more than itself.
+        parts = each(turning, spans(len(counted), max(PIECE, size)), len(counted))
+    totals = (
+        np.sum(parts, axis=0) if parts else np.zeros((1 + (measure is not None) + 2 * age, size), np.int64)
+    )
+    counts, *rest = np.cumsum(totals.reshape(len(totals), *shape), axis=1)[:, : len(grid)]
     # Of all together there is always a count, be it 0.
     occurs = np.flatnonzero(counts.any(axis=0) | (by is None))
-    sums = rest[0] if measure is not None else np.zeros_like(counts)
+    sums = counts if measure is None else rest[0]
     ages = _mean_ages(stamps, counts, rest[-2], rest[-1])[:, occurs] if age else None
     return Tally(groups.gather(occurs), counts[:, occurs], sums[:, occurs], ages)
-
-
-def _pieces(rows: Rows, width: int) -> list[Look]:
-    """Cut all rows into pieces; each begins with the row before it, to see what that one's state turns into.
-
-    A piece has no fewer rows than the grid has instants, or adding up its cells would cost more than itself.
-    """
-    cut = spans(len(rows.followed), max(PIECE, width))
-    pieces = [np.arange(max(piece.start - 1, 0), piece.stop) for piece in cut]
-    return [(some, rows.owners[some]) for some in pieces]
 
 
 def _turnover(
@@ -152,7 +149,7 @@ def _turnover(
     followed: np.ndarray,
     first: bool,
     size: int,
-) -> list[np.ndarray]:
+) -> np.ndarray:
     """Add up what enters each cell, less what leaves it, on the rows at which something is another.
 
     Of a piece that is not the first, row 0 was counted in the piece before it.
@@ -168,11 +165,13 @@ def _turnover(
     come += numbers.take(came)
     left -= 1
     gone += numbers.take(left)
-    return [
-        exact_sums(come, None if one is None else one.take(came), size)
-        - exact_sums(gone, None if one is None else one.take(left), size)
-        for one in (None, *weights)
-    ]
+    return np.stack(
+        [
+            exact_sums(come, None if one is None else one.take(came), size)
+            - exact_sums(gone, None if one is None else one.take(left), size)
+            for one in (None, *weights)
+        ]
+    )
 
 
 class Cells:
@@ -195,27 +194,6 @@ class Cells:
         cells = self.table.take(bucket, mode="clip")
         cells += self.stamps.take(cells) < moments
         return cells
-
-
-def numbered(
-    by: Track | None, looks: list[Look]
-) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
-    """Give the values that a column has, sorted, and a function that numbers them on a look's rows."""
-    if by is None:
-        return pl.Series([None]), lambda place, owners: np.zeros(len(owners), dtype=np.intp)
-    if isinstance(by, States):
-        return by.named(np.arange(by.size + 1)), lambda place, owners: by.codes(looks[place][0], owners)
-    columns = [by.at(some, owners) for some, owners in looks]
-    groups = pl.concat(columns).unique().sort(nulls_last=True) if columns else pl.Series([], dtype=by.dtype)
-    numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
-
-    def number(place: int, owners: np.ndarray) -> np.ndarray:
-        values = columns[place].alias("value").to_frame()
-        return values.join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")[
-            "number"
-        ].to_numpy()
-
-    return groups, number
 
 
 def _mean_ages(stamps: np.ndarray, counts: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:

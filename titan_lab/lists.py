@@ -13,7 +13,7 @@ def lists_apart(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
         lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
         return lengths, column.explode(empty_as_null=False, keep_nulls=False).rechunk()
     array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    offsets = np.asarray(array.offsets)
+    offsets = pl.Series(array.offsets).to_numpy()  # np.asarray would import pandas
     elements = pl.Series(array.values[offsets[0] : offsets[-1]], dtype=column.dtype.inner)
     return np.diff(offsets), elements
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -14,6 +16,8 @@ from titan_lab.typed import Typed
 
 STEPS = 6  # taken back one by one before a search by halving
 PIECE = 131_072  # rows or labels worked on at a time: what is noted about them stays in the processor's cache
+
+T = TypeVar("T")
 
 
 class Rows:
@@ -59,14 +63,17 @@ class Rows:
         ends[~self.followed] = none
         return ends
 
-    def last_within(self, stamps: np.ndarray, bound: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Find each aggregate's last row whose stamp is within the bound: rows and aggregates, in pieces.
+    def last_within(
+        self, stamps: np.ndarray, bound: int, then: Callable[[np.ndarray, np.ndarray], T]
+    ) -> list[T]:
+        """Find each aggregate's last row whose stamp is within the bound, piece by piece.
 
-        stamps must never step back within an aggregate, so that the rows within are a prefix of its life.
+        `then` is given each piece's rows and aggregates while they are at hand. stamps must never step back
+        within an aggregate, so that the rows within are a prefix of its life.
         """
         first, last = self._ends(stamps)
 
-        def look(piece: slice) -> tuple[np.ndarray, np.ndarray]:
+        def look(piece: slice) -> T:
             owners = np.flatnonzero(first[piece] <= bound)
             owners += piece.start
             rows = self.last[owners]
@@ -79,13 +86,13 @@ class Rows:
             if len(on):
                 low = self.typed.starts[owners[on]]
                 rows[on] = rows_at(stamps, low, rows[on].astype(np.int64), np.full(len(low), bound))
-            return rows.astype(np.intp), owners
+            return then(rows.astype(np.intp), owners)
 
         return each(look, spans(len(first), PIECE), len(stamps))
 
     def prefixes(self, stamps: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows of `last_within`, and the aggregates they belong to, ascending."""
-        found = self.last_within(stamps, bound)
+        found = self.last_within(stamps, bound, lambda rows, owners: (rows, owners))
         rows, owners = ([pair[place] for pair in found] for place in (0, 1))
         return joined(rows, np.intp), joined(owners, np.intp)
 

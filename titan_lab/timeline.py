@@ -316,7 +316,14 @@ class Timeline:
                 column = self.tracks[name].at(rows, owners)
             return column.alias(name)
 
-        return pl.DataFrame(each(gather, names, len(rows)))
+        # What takes longest goes first, so that no thread is left with it at the end.
+        longest_first = sorted(names, key=self._width, reverse=True)
+        columns = dict(zip(longest_first, each(gather, longest_first, len(rows)), strict=True))
+        return pl.DataFrame([columns[name] for name in names])
+
+    def _width(self, name: str) -> int:
+        dtype = self.tracks[name].dtype if name in self.tracks else pl.String if name == ROW[0] else pl.Int64
+        return 2 if dtype.is_nested() else int(dtype == pl.String or dtype.is_decimal())
 
     def wanted(self, columns: str | Iterable[str] | None) -> list[str]:
         """Give the names of the columns that a frame of states is to have; None means all."""

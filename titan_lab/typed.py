@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from titan_lab.event import (
 )
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit
-from titan_lab.marks import marks
+from titan_lab.marks import marks, nulls
 from titan_lab.parallel import joined
 from titan_lab.payload import EventType
 from titan_lab.shapes import Nested
@@ -160,26 +160,25 @@ def typed(
     )
     faults = _Faults(events)
     schema_version = _schema_versions(events["metadata"], faults)
-    payloads, parts = events["payload"], []
+    payloads, parts = events["payload"].rechunk(), []  # for gathering from several chunks is slow
     for code, name in enumerate(types):
         rows = np.flatnonzero(kind == code)
         if name not in declared:
-            broken = not_objects(payloads.gather(rows))
+            broken = not_objects(payloads, rows)
             faults.add(rows[broken], NOT_JSON.path, NOT_JSON.reason)
             continue
-        for stored in np.unique(schema_version[rows]):
-            same = rows[schema_version[rows] == stored]
+        for stored, same in _by_value(schema_version, rows):
             try:
-                steps = chain.steps_for(name, int(stored))
+                steps = chain.steps_for(name, stored)
             except SchemaTooNew as error:
                 if newer == "reject":
                     faults.add(same, "metadata.schema_version", error.message)
                     continue
                 raise _too_new(error, events.row(int(same[0]), named=True), len(same)) from None
-            fields = decode_payloads(payloads.gather(same), declared[name].shape, steps)
+            fields = decode_payloads(payloads, declared[name].shape, steps, same)
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
-            parts.append(Part(name, same[fields.good], fields.frame))
+            parts.append(Part(name, same if fields.good.all() else same[fields.good], fields.frame))
     columns = _assemble(found, kind, types.to_list(), parts)
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
@@ -197,6 +196,16 @@ def _one_for_each_key(events: pl.DataFrame) -> tuple[InOrder, pl.DataFrame]:
     return kept, pl.concat([broken, doubled])
 
 
+def _by_value(values: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Part rows by the value that they have."""
+    theirs = values[rows]
+    if len(rows) and theirs.min() == theirs.max():
+        yield int(theirs[0]), rows
+        return
+    for value in np.unique(theirs):
+        yield int(value), rows[theirs == value]
+
+
 @dataclass
 class Decoded:
     """Payloads as columns: `frame` holds the good ones, `good` marks them, `faults` names the others."""
@@ -206,9 +215,11 @@ class Decoded:
     faults: list[tuple[int, Misfit]]
 
 
-def decode_payloads(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decoded:
-    """Decode payload texts of one event type and schema_version, through the given upcast steps."""
-    pieces = in_pieces(texts, lambda piece: _decode_piece(piece, shape, steps))
+def decode_payloads(
+    texts: pl.Series, shape: Nested, steps: list[Upcast], rows: np.ndarray | None = None
+) -> Decoded:
+    """Decode payload texts (or some rows of them) of one event type and schema_version, through its steps."""
+    pieces = in_pieces(texts, lambda piece: _decode_piece(piece, shape, steps), rows)
     if not pieces:
         return Decoded(pl.DataFrame(schema=shape.dtype.to_schema()), np.zeros(0, dtype=bool), [])
     faults = [
@@ -217,7 +228,7 @@ def decode_payloads(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Dec
         for place, fault in piece.faults
     ]
     return Decoded(
-        pl.concat([piece.frame for piece in pieces], rechunk=True),
+        pl.concat([piece.frame for piece in pieces]),
         np.concatenate([piece.good for piece in pieces]),
         faults,
     )
@@ -321,12 +332,9 @@ class _Faults:
 
 
 def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
-    there = np.flatnonzero(metadata.is_not_null().to_numpy())
-    texts = metadata if len(there) == len(metadata) else metadata.gather(there)
-    pieces = in_pieces(texts, _schema_version_piece)
-    versions = np.ones(len(metadata), dtype=np.int32)
-    versions[there] = joined([numbers for numbers, _, _ in pieces], np.int32)
-    broken, wrong = (there[joined([piece[fault] for piece in pieces], bool)] for fault in (1, 2))
+    pieces = in_pieces(metadata, _schema_version_piece)
+    versions = joined([numbers for numbers, _, _ in pieces], np.int32)
+    broken, wrong = (np.flatnonzero(joined([piece[fault] for piece in pieces], bool)) for fault in (1, 2))
     faults.add(broken, "metadata", f"metadata {NO_OBJECT}")
     faults.add(wrong, "metadata.schema_version", "schema_version is not a whole number from 1 on")
     return versions
@@ -334,8 +342,8 @@ def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
 
 def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give the schema_version in each metadata text, and where the text or the number is none."""
-    says = texts.str.contains("schema_version", literal=True).to_numpy()
-    silent, told = np.flatnonzero(~says), np.flatnonzero(says)
+    says = marks(texts.str.contains("schema_version", literal=True))
+    silent, told = np.flatnonzero(~says & ~nulls(texts)), np.flatnonzero(says)
     versions = np.ones(len(texts), dtype=np.int32)
     broken, wrong = np.zeros((2, len(texts)), dtype=bool)
     broken[silent] = not_objects(texts if len(silent) == len(texts) else texts.gather(silent))

@@ -183,20 +183,17 @@ def a_grid_is_a_look_at_each_instant(events: pl.DataFrame) -> None:
         assert sorted(there.rows(), key=str) == sorted(states.rows(), key=str)
 
 
-def test_the_law_of_grids_notices_states_that_stay_one_instant_too_long(
+def test_the_law_of_grids_notices_states_that_come_one_instant_too_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The planted bug: what leaves a cell is still counted in it."""
+    """The planted bug: what comes at an instant is not yet in it."""
     law = given(events=histories())
     often(law(a_grid_is_a_look_at_each_instant))()
-    honest = grid.occupancy
 
-    def lingering(cells: Any, group: np.ndarray, shape: tuple[int, int], weights: Any = None) -> np.ndarray:
-        if cells is not None:
-            cells = (cells[0], np.minimum(cells[1] + 1, shape[0]))
-        return honest(cells, group, shape, weights)
+    def late(self: grid.Cells, moments: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.stamps[:-1], moments, side="right")
 
-    monkeypatch.setattr(grid, "occupancy", lingering)
+    monkeypatch.setattr(grid.Cells, "of", late)
     with pytest.raises(AssertionError):
         hunting(law(a_grid_is_a_look_at_each_instant))()
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import polars as pl
 
+from titan_lab import conform, dwell
 from titan_lab.clock import Cut, Instant, check_cut, from_micros, iso, micros
 from titan_lab.errors import InstantError, NoSuchAggregate, nearest
 from titan_lab.known import Effective, at_known, believed
@@ -112,6 +113,68 @@ class Book(Timeline):
     def ids(self) -> pl.Series:
         """Give all aggregate ids, sorted."""
         return self.typed.ids.alias("aggregate_id")
+
+    # ------------------------------------------------------------------ mining
+
+    def dwell(self, column: str = "status", until: Instant | None = None) -> pl.DataFrame:
+        """Tell how long aggregates stay in each state of a column, those that are still in it included.
+
+        A stay is a longest run of events of one aggregate after which the column has the same value; it lasts
+        from the instant from which its first event counts to that from which the next run's does. What is
+        not over by the horizon, the log's last instant or `until` (inclusive), is cut off there: it counts as
+        at least that long, which dropping it, or taking it for finished, would not. An `until` later than
+        the log claims that nothing happened in between.
+
+        Returns one row per state that occurs, in the column's own order (a machine's as declared), null (no
+        value yet) last: state, entered (stays begun), finished and open Int64, median, mean and p90
+        Duration(us), and total Duration(ms), all time spent there. median and p90 are those of Kaplan and
+        Meier (1958), null where too many stays are open to tell; mean is restricted to the longest stay seen,
+        hence too small where that one is open. ``titan_lab.dwell.survival`` has the formulas.
+
+        Raises NoSuchColumn, DeclarationError for a column of lists, InstantError.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.dwell().select("state", "entered", "finished", "open").row(1)
+        ('PAID', 460, 445, 15)
+        """
+        return dwell.dwell(self, column, until)
+
+    def stays(self, column: str = "status", until: Instant | None = None) -> pl.DataFrame:
+        """List the stays that ``dwell`` sums up, one row each, sorted by aggregate_id and version.
+
+        Returns aggregate_id String, version Int64 (of the event that began the stay), state, entered_at and
+        left_at Datetime(us, UTC) (null: still there at the horizon) and duration Duration(us), up to the
+        horizon where it is open.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> stays = book.stays().filter(pl.col("aggregate_id") == "550e8400-e29b-41d4-a716-446655440000")
+        >>> stays.select("state", "duration").rows()[:1]
+        [('CREATED', datetime.timedelta(seconds=60))]
+        """
+        return dwell.stays(self, column, until)
+
+    def conform(self) -> conform.Conformance:
+        """Hold every life to the rules that the aggregate declares; give what breaks them, with its event.
+
+        Looked at are: "illegal transition", where a machine's `allowed` does not let a state follow the one
+        before; "version gap"; the aggregate's own ``checks``, by their names; "snapshot differs from replay",
+        field by field at the snapshot's version, where the store keeps snapshots. Fields that a snapshot
+        lacks, or that the aggregate does not have, are not compared.
+
+        Returns a Conformance. Its `findings` have one row per finding, sorted by kind, aggregate_id and
+        version: kind and aggregate_id String, version Int64, event_type String and timestamp Datetime(us,
+        UTC) (null where the log has no event of a snapshot's version), detail String, which says what was
+        found and what was expected. Its `counts` say how many there are of each kind. Raises DeclarationError
+        for a check that fails.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.conform().findings.select("version", "event_type", "detail").row(0)
+        (5, 'OrderDelivered', 'status goes from CANCELLED to DELIVERED, expected nothing more')
+        """
+        return conform.conform(self)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -170,6 +170,7 @@ class EventLog:
             zone=self.zone,
             rejected=rejected,
             read_events=self.events,
+            read_snapshots=self._snapshots(request),
         )
 
     def append_many(self, events: Any) -> Appended:
@@ -231,6 +232,13 @@ class EventLog:
         return html.card(f"EventLog {self.url}", facts, body=html.table(types))
 
     # ------------------------------------------------------------------ checking
+
+    def _snapshots(self, request: Scope) -> Callable[[], pl.DataFrame] | None:
+        """Give what reads the stored states of a scope's aggregates; None where the store keeps none."""
+        read = getattr(self.reader, "snapshots", None)
+        if read is None or request.aggregates is None:
+            return read
+        return lambda: read().filter(pl.col("aggregate_id").is_in(list(request.aggregates or ())))
 
     def _checked(self, request: Scope, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Read a scope and part good events, in order, from rejected rows."""

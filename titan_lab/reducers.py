@@ -215,8 +215,9 @@ class collect(Reducer):
 class machine(Reducer):
     """Name the state that each event type leads to.
 
-    states: event type -> state. allowed: state -> the states that may follow it (None: any). The fold records
-    what happened even where it was not allowed; what was not, `conform` and commands tell.
+    states: event type -> state. allowed: state -> the states that may follow it (None: any). Nothing may
+    follow a state that `allowed` leaves out; where it leaves out the start, None, any may be the first. The
+    fold records what happened even where it was not allowed; what was not, `conform` and commands tell.
     """
 
     def __init__(
@@ -236,6 +237,12 @@ class machine(Reducer):
             raise DeclarationError(
                 f"allowed names states that no event leads to: {', '.join(sorted(map(str, stray)))}"
             )
+
+    def nexts(self, state: str | None) -> tuple[str, ...]:
+        """Give the states that may follow one, or, for None, be the first."""
+        if self.allowed is None or (state is None and None not in self.allowed):
+            return tuple(self.names)
+        return self.allowed.get(state, ())
 
     def bind(self, name: str, known: dict[str, type[EventType]]) -> None:
         self.listens = (*self.listens, "version")  # the event is all that counts; no field of it is read

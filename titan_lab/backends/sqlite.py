@@ -12,13 +12,14 @@ from urllib.parse import quote
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, conflict
+from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, conflict
 from titan_lab.clock import instant
 from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
 from titan_lab.event import EVENTS
 from titan_lab.scope import Scope
 
 TABLE = "order_events"
+SAVED = "order_snapshots"
 COLUMNS = ", ".join(EVENTS)
 # SQLite has no UUID, JSONB or TIMESTAMPTZ: these are text; a timestamp is ISO-8601 in UTC with microseconds,
 # which sorts as text in order of time.
@@ -34,7 +35,7 @@ CREATE TABLE {TABLE} (
 ) WITHOUT ROWID;
 CREATE INDEX idx_timestamp ON {TABLE}(timestamp);
 CREATE INDEX idx_event_type ON {TABLE}(event_type);
-CREATE TABLE order_snapshots (
+CREATE TABLE {SAVED} (
     aggregate_id TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
     state TEXT NOT NULL,
@@ -83,6 +84,16 @@ class SqliteStore:
             return Frontier(instant(str(last)) if last is not None else None, "the end of the file")
         except InstantError:
             return Frontier(None, "the end of the file; its last timestamp cannot be read")
+
+    def snapshots(self) -> pl.DataFrame:
+        """Read the table `order_snapshots`; a file without it has none."""
+        with self._session() as db:
+            db.text_factory = bytes
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone():
+                return SNAPSHOTS.to_frame()
+            rows = db.execute(f"SELECT {', '.join(SNAPSHOTS)} FROM {SAVED} ORDER BY aggregate_id").fetchall()
+        columns = [_series(name, [row[place] for row in rows]) for place, name in enumerate(SNAPSHOTS)]
+        return pl.DataFrame(columns).cast(dict(SNAPSHOTS), strict=False)  # type: ignore[arg-type]
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Insert in one transaction; a clash with a different event takes everything back."""

@@ -14,6 +14,7 @@ from titan_lab.known import Effective, at_known, believed
 from titan_lab.notebook import html
 from titan_lab.story import Story
 from titan_lab.timeline import Timeline
+from titan_lab.variants import flow, variants
 
 NEAR = 20_000  # ids among which near ones are looked for
 
@@ -175,6 +176,37 @@ class Book(Timeline):
         (5, 'OrderDelivered', 'status goes from CANCELLED to DELIVERED, expected nothing more')
         """
         return conform.conform(self)
+
+    def variants(self) -> pl.DataFrame:
+        """Group the aggregates by the way they took: one row for each sequence of event types that occurs.
+
+        Returns variant List(String), the types in order of version; count Int64; share Float64, of all
+        aggregates; median_duration Duration(us), from the first event to the last, rounded down; and example
+        String, the smallest aggregate_id. Sorted by count, most first, then by variant. Durations lie
+        between the moments at which events count (law 2), so none is negative.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.variants().select("variant", "count", "share").row(1)
+        (['OrderCreated', 'PaymentAuthorized', 'OrderCancelled', 'RefundIssued'], 36, 0.072)
+        """
+        return variants(self.rows)
+
+    def flow(self) -> pl.DataFrame:
+        """Count which event type directly follows which, and how long that takes.
+
+        Returns from_type and to_type String (null: the life begins there, or ends there); count Int64; share
+        Float64, of all that comes after from_type; and mean_wait, median_wait and p90_wait Duration(us),
+        rounded down, null where a life begins or ends. Sorted by count, most first, then by from_type and
+        to_type, nulls first. Quantiles are interpolated as numpy and SQL's percentile_cont do. Waits lie
+        between the moments at which events count (law 2): where a clock stepped back, the wait is 0.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.flow().select("from_type", "to_type", "count", "share").row(1)
+        (None, 'OrderCreated', 500, 1.0)
+        """
+        return flow(self.rows)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}

@@ -15,7 +15,9 @@ from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order
 from titan_lab.fold import Aggregate
 from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
+from titan_lab.trails import trails
 from titan_lab.typed import WhenNewer, typed
+from titan_lab.variants import flow, variants
 
 BATCH = 100_000  # events that `batches` gives at a time
 CHECKED = 1_000_000  # rows that are checked at a time
@@ -144,6 +146,30 @@ class EventLog:
             ),
         ]
         return pl.concat(told).sort("kind", "aggregate_id", "version")
+
+    # ------------------------------------------------------------------ mining, which needs no aggregate
+
+    def variants(self, **wanted: Any) -> pl.DataFrame:
+        """Group the aggregates by the way they took, as ``Book.variants`` does, over the events of a scope.
+
+        wanted: as of ``read``; types="..." leaves the other events out of the ways.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.variants(types=["OrderCreated", "OrderCancelled"])["count"].to_list()
+        [430, 70]
+        """
+        return variants(trails(self.read(**wanted)))
+
+    def flow(self, **wanted: Any) -> pl.DataFrame:
+        """Count which event type directly follows which, as ``Book.flow`` does, over the events of a scope.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.flow(types=["OrderCreated", "OrderCancelled"]).select("from_type", "to_type", "count").row(3)
+        ('OrderCreated', 'OrderCancelled', 70)
+        """
+        return flow(trails(self.read(**wanted)))
 
     # ------------------------------------------------------------------ folding and writing
 

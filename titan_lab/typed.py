@@ -170,12 +170,7 @@ def typed(
     """
     found, rejected = _one_for_each_key(events)
     events = found.events
-    types = events["event_type"].unique().sort()
-    kind = (
-        events["event_type"].cast(pl.Enum(types)).to_physical().to_numpy()
-        if len(types)
-        else np.zeros(0, np.uint8)
-    )
+    kind, types = coded(events["event_type"])
     faults = _Faults(events)
     schema_version = _schema_versions(events["metadata"], faults)
     payloads, parts = events["payload"].rechunk(), []  # for gathering from several chunks is slow
@@ -197,7 +192,7 @@ def typed(
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
             parts.append(Part(name, same if fields.good.all() else same[fields.good], fields.frame))
-    columns = _assemble(found, kind, types.to_list(), parts)
+    columns = assemble(found, kind, types, parts)
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
     return columns, pl.concat([rejected, faults.rejected()])
@@ -375,7 +370,15 @@ def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.
     return versions, broken, wrong & ~broken
 
 
-def _assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+def coded(types: pl.Series) -> tuple[np.ndarray, list[str]]:
+    """Number event types by their place among the sorted names: a code for each, and the names."""
+    names = types.unique().sort()
+    codes = types.cast(pl.Enum(names)).to_physical().to_numpy() if len(names) else np.zeros(0, np.uint8)
+    return codes, names.to_list()
+
+
+def assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+    """Lay the events that were found in order out as columns."""
     events, starts = found.events, np.flatnonzero(found.first)
     return Typed(
         ids=events["aggregate_id"].gather(starts),

@@ -1,0 +1,84 @@
+"""The oracle of the mining verbs: plain loops over one life after the other."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+from titan_lab.event import Event
+from titan_lab.testing.slow import Lives, held
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def clocks(life: Sequence[Event]) -> list[datetime]:
+    """Give the moment at which each event of a life counts."""
+    return [since for since, _ in held(life)]
+
+
+def variants(lives: Lives) -> list[dict[str, Any]]:
+    """Group lives by their types."""
+    groups = defaultdict(list)
+    for name, life in lives.items():
+        groups[tuple(event.event_type for event in life)].append(name)
+    rows = []
+    for variant, names in groups.items():
+        lasted = [clocks(lives[name])[-1] - clocks(lives[name])[0] for name in names]
+        rows.append(
+            {
+                "variant": list(variant),
+                "count": len(names),
+                "share": len(names) / len(lives),
+                "median_duration": quantile(lasted, 5),
+                "example": min(names, key=str.encode),
+            }
+        )
+    return sorted(rows, key=lambda row: (-row["count"], [name.encode() for name in row["variant"]]))
+
+
+def flow(lives: Lives) -> list[dict[str, Any]]:
+    """Walk every life, and note each step with its wait."""
+    counts: Counter[tuple[str | None, str | None]] = Counter()
+    waits = defaultdict(list)
+    for life in lives.values():
+        moments = clocks(life)
+        names = [event.event_type for event in life]
+        for place, move in enumerate(zip([None, *names], [*names, None], strict=True)):
+            counts[move] += 1
+            if None not in move:
+                waits[move].append(moments[place] - moments[place - 1])
+    rows = []
+    for (before, after), count in counts.items():
+        leaving = sum(n for (source, _), n in counts.items() if source == before)
+        lasted = waits[before, after]
+        rows.append(
+            {
+                "from_type": before,
+                "to_type": after,
+                "count": count,
+                "share": count / leaving,
+                "mean_wait": sum(lasted, timedelta()) // len(lasted) if lasted else None,
+                "median_wait": quantile(lasted, 5),
+                "p90_wait": quantile(lasted, 9),
+            }
+        )
+
+    def place_of(row: dict[str, Any]) -> tuple:
+        ends = [row["from_type"], row["to_type"]]
+        return -row["count"], [(name is not None, (name or "").encode()) for name in ends]
+
+    return sorted(rows, key=place_of)
+
+
+def quantile(lengths: Sequence[timedelta], tenths: int) -> timedelta | None:
+    """Interpolate between the two neighbours of a place among the sorted lengths, and round down."""
+    if not lengths:
+        return None
+    ordered = sorted(length // MICROSECOND for length in lengths)
+    place = Fraction((len(ordered) - 1) * tenths, 10)
+    low, high = ordered[floor(place)], ordered[min(floor(place) + 1, len(ordered) - 1)]
+    return floor(low + (high - low) * (place - floor(place))) * MICROSECOND

@@ -58,9 +58,10 @@ def _moves(book: Timeline, measure: str, start: int, end: int) -> tuple[np.ndarr
     def look(piece: slice) -> tuple[np.ndarray, np.ndarray]:
         stamps = counted[piece]
         rows = np.flatnonzero((stamps > start) & (stamps <= end)) + piece.start
-        change = track.units(rows, owners[rows])
+        before = np.zeros(len(rows), dtype=np.int64)
         later = np.flatnonzero(~first[rows])
-        change[later] -= track.units(rows[later] - 1, owners[rows[later]])
+        before[later] = track.units(rows[later] - 1, owners[rows[later]])
+        change = track.units(rows, owners[rows]) - before
         moved = np.flatnonzero(change)
         return rows[moved], change[moved]
 

@@ -95,9 +95,14 @@ def _said(typed: Typed, rows: np.ndarray) -> pl.DataFrame:
         {
             "row": pl.Series(rows, dtype=pl.Int64),
             "place": pl.select(pl.format("{}/{}", owners, pl.Series(typed.version[rows]))).to_series(),
-            **{name: told(texts, name) for name in ("event_id", "correlation_id", "causation_id")},
+            **{name: _named(told(texts, name)) for name in ("event_id", "correlation_id", "causation_id")},
         }
     )
+
+
+def _named(names: pl.Series) -> pl.Series:
+    """Take an empty name for none."""
+    return names.set(names == "", None)
 
 
 def _mentioning(typed: Typed, names: pl.Series) -> np.ndarray:
@@ -138,7 +143,7 @@ def _nodes(typed: Typed, found: pl.DataFrame) -> list[Node]:
             said["event_id"] or said["place"],
             typed.kinds[typed.kind[row]],
             said["correlation_id"],
-            said["causation_id"] or None,
+            said["causation_id"],
         )
         for row, aggregate_id, said in zip(rows, owners, found.iter_rows(named=True), strict=True)
     )

@@ -94,6 +94,22 @@ def micros(moment: Instant, zone: str | None = None) -> int:
     return (instant(moment, zone) - EPOCH) // MICROSECOND
 
 
+def interval(t0: Instant, t1: Instant, zone: str | None, call: str) -> tuple[int, int]:
+    """Give two instants as microseconds; raise InstantError where the second comes before the first.
+
+    call: how a question with these two is written, such as "book.diff({}, {})".
+    """
+    start, end = instant(t0, zone), instant(t1, zone)
+    if end < start:
+        raise InstantError(
+            f"{iso(end)} is before {iso(start)}",
+            hint=call.format(repr(iso(end)), repr(iso(start))),
+            t0=start,
+            t1=end,
+        )
+    return micros(start), micros(end)
+
+
 def from_micros(value: int) -> datetime:
     """Give the aware UTC datetime of whole microseconds since 1970."""
     return EPOCH + timedelta(microseconds=int(value))

@@ -10,6 +10,8 @@
     ├── SchemaTooNew          a payload was written by newer code than this
     ├── NoSuchAggregate       nobody has this id
     ├── NoSuchColumn          the aggregate has no such column
+    ├── PredicateError        a predicate raises, or says neither true nor false
+    │   └── NotMonotone       it does not turn true once and for all
     ├── SpineError            the frame handed to `asof` cannot be joined
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
@@ -86,6 +88,14 @@ class NoSuchColumn(TitanError, KeyError):
     """The aggregate declares no such column."""
 
     __str__ = TitanError.__str__
+
+
+class PredicateError(TitanError, ValueError):
+    """A predicate raises, or gives no boolean."""
+
+
+class NotMonotone(PredicateError):
+    """A predicate that is searched by halving holds at one moment, and at a later one no more."""
 
 
 class SpineError(TitanError, ValueError):

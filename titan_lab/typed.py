@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,11 +42,22 @@ HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])"  # the first half of a c
 
 @dataclass(frozen=True)
 class Part:
-    """The events of one type that were stored with one schema_version: row numbers and decoded fields."""
+    """The events of one type that were stored with one schema_version: row numbers and decoded fields.
+
+    filled: by the name of a `fill` step, into which of these rows it wrote something.
+    """
 
     event_type: str
     rows: np.ndarray
     fields: pl.DataFrame
+    schema_version: int = 1
+    filled: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def renumbered(self, rows: np.ndarray) -> Part:
+        """Give its rows new numbers, and leave out those whose number is negative."""
+        keep = rows >= 0
+        filled = {name: wrote[keep] for name, wrote in self.filled.items()}
+        return dataclasses.replace(self, rows=rows[keep], fields=self.fields.filter(keep), filled=filled)
 
 
 @dataclass
@@ -84,6 +96,12 @@ class Typed:
         """Number the aggregate that each row belongs to."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
+    def metadata_of(self, rows: np.ndarray) -> pl.Series:
+        """Gather metadata texts."""
+        if self.metadata.n_chunks() > 1:  # gathering from several is ten times slower
+            self.metadata = self.metadata.rechunk()
+        return self.metadata.gather(rows)
+
     def take(self, rows: np.ndarray) -> Typed:
         """Keep only these rows (ascending), and the aggregates that still have one."""
         place = np.full(len(self), -1, dtype=np.int64)
@@ -91,11 +109,7 @@ class Typed:
         owners = self.aggregate_of(rows)
         first = np.ones(len(rows), dtype=bool)
         first[1:] = owners[1:] != owners[:-1]
-        parts = []
-        for part in self.parts:
-            kept = place[part.rows]
-            if (kept >= 0).any():
-                parts.append(Part(part.event_type, kept[kept >= 0], part.fields.filter(kept >= 0)))
+        parts = [part.renumbered(place[part.rows]) for part in self.parts]
         return Typed(
             ids=self.ids.gather(owners[first]),
             starts=np.flatnonzero(first),
@@ -104,7 +118,7 @@ class Typed:
             kind=self.kind[rows],
             kinds=self.kinds,
             metadata=self.metadata.gather(rows),
-            parts=parts,
+            parts=[part for part in parts if len(part.rows)],
             clock=None if self.clock is None else self.clock[rows],
         )
 
@@ -191,7 +205,8 @@ def typed(
             fields = decode_payloads(payloads, declared[name].shape, steps, same)
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
-            parts.append(Part(name, same if fields.good.all() else same[fields.good], fields.frame))
+            kept = same if fields.good.all() else same[fields.good]
+            parts.append(Part(name, kept, fields.frame, stored, fields.filled))
     columns = assemble(found, kind, types, parts)
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
@@ -221,11 +236,15 @@ def _by_value(values: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.nd
 
 @dataclass
 class Decoded:
-    """Payloads as columns: `frame` holds the good ones, `good` marks them, `faults` names the others."""
+    """Payloads as columns: `frame` holds the good ones, `good` marks them, `faults` names the others.
+
+    filled: by the name of a `fill` step, into which of the good ones it wrote something.
+    """
 
     frame: pl.DataFrame
     good: np.ndarray
     faults: list[tuple[int, Misfit]]
+    filled: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def decode_payloads(
@@ -244,26 +263,38 @@ def decode_payloads(
         pl.concat([piece.frame for piece in pieces]),
         np.concatenate([piece.good for piece in pieces]),
         faults,
+        {name: np.concatenate([piece.filled[name] for piece in pieces]) for name in pieces[0].filled},
     )
 
 
-def read_payload(text: str, shape: Nested, steps: list[Upcast]) -> Any:
-    """Read one payload as the specification says: parse, upcast, check. Raises Misfit."""
+def read_payload(text: str, shape: Nested, steps: list[Upcast], filled: set[str] | None = None) -> Any:
+    """Read one payload as the specification says: parse, upcast, check. Raises Misfit.
+
+    The names of `fill` steps that wrote something are added to `filled`.
+    """
     try:
         payload = parse_object(text)
     except (ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise NOT_JSON
-    return read_object(payload, shape, steps)
+    return read_object(payload, shape, steps, filled)
 
 
-def read_object(payload: dict[str, Any], shape: Nested, steps: list[Upcast]) -> Any:
-    """Read one payload that is parsed already: upcast, check. Raises Misfit."""
+def read_object(
+    payload: dict[str, Any], shape: Nested, steps: list[Upcast], filled: set[str] | None = None
+) -> Any:
+    """Read one payload that is parsed already, as ``read_payload`` does."""
     upcast = payload
     try:
         for step in steps:
+            if filled is None or step.versions is not None:
+                upcast = step(upcast)
+                continue
+            before = copy.deepcopy(upcast)
             upcast = step(upcast)
+            if isinstance(upcast, dict) and any(before.get(n) != upcast.get(n) for n in step.writes):
+                filled.add(step.name)
     except Exception as error:
         shape.read(payload, "$")  # names the field that the step stumbled over, where that is what is wrong
         raise Misfit("$", f"upcast {step.name} failed with {type(error).__name__}: {error}") from error
@@ -281,26 +312,42 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
     structs, broken = decode(texts, shape.fast_wire, shape.wire_text)
     frame, doubtful = shape.frame(structs)
     doubtful |= broken | _misread(texts, shape)
+    filled = {step.name: np.zeros(len(texts), dtype=bool) for step in steps if step.versions is None}
     for step in steps:
         if step.twin is None:
             doubtful[:] = True
             break
-        frame = step.twin(frame)
+        before, frame = frame, step.twin(frame)
+        if step.name in filled and frame is not before:
+            filled[step.name] = _differing(before, frame, step.writes)
     doubtful |= shape.missing_in(frame)
     frame = shape.with_defaults(frame)
     if not doubtful.any():
-        return Decoded(frame, ~doubtful, [])
+        return Decoded(frame, ~doubtful, [], filled)
     good, faults, second = np.ones(len(texts), dtype=bool), [], []
     for place in np.flatnonzero(doubtful):
+        wrote: set[str] = set()
         try:
-            second.append((place, dataclasses.asdict(read_payload(texts[int(place)], shape, steps))))
+            second.append((place, dataclasses.asdict(read_payload(texts[int(place)], shape, steps, wrote))))
         except Misfit as fault:
             good[place] = False
             faults.append((int(place), fault))
+        for name, rows in filled.items():
+            rows[place] = name in wrote
     sure = ~doubtful
     read_again = pl.DataFrame([fields for _, fields in second], schema=frame.schema)
     order = np.argsort(np.concatenate([np.flatnonzero(sure), [place for place, _ in second]]), kind="stable")
-    return Decoded(pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order)), good, faults)
+    frame = pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order))
+    return Decoded(frame, good, faults, {name: rows[good] for name, rows in filled.items()})
+
+
+def _differing(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> np.ndarray:
+    """Mark the rows in which one of these columns is another afterwards."""
+    found = np.zeros(before.height, dtype=bool)
+    for name in names:
+        if name in before.columns:
+            found |= marks(before[name].ne_missing(after[name]))
+    return found
 
 
 def _misread(texts: pl.Series, shape: Nested) -> np.ndarray:

@@ -11,6 +11,7 @@
     ├── NoSuchAggregate       nobody has this id
     ├── NoSuchColumn          the aggregate has no such column
     ├── SpineError            the frame handed to `asof` cannot be joined
+    ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
     └── JobError              a scheduled notebook cannot start, or failed
@@ -90,6 +91,10 @@ class NoSuchColumn(TitanError, KeyError):
 
 class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
+
+
+class FunnelError(TitanError, ValueError):
+    """The steps handed to `funnel` are none, or nobody takes one of them."""
 
 
 class ReadOnly(TitanError, PermissionError):

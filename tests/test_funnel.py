@@ -146,7 +146,7 @@ def every_begin(piece: Any, found: np.ndarray) -> np.ndarray:
 
 def one_row_for_two(piece: Any, step: bytes, own: Any = module._Piece.taken) -> Any:
     taken = own(piece, step)
-    return taken._replace(before=np.maximum(np.append(0, taken.before[:-1]), 0).astype(np.int32))
+    return taken._replace(next=np.append(0, taken.next[:-1]).astype(np.int32))
 
 
 @pytest.mark.parametrize(

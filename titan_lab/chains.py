@@ -1,7 +1,7 @@
 """Chains: how far each life comes along given steps, and the rows that prove it.
 
-For every step and row it is known how many rows before it take that step, so that the next row to take it is
-one look away, for all chains at once. Work goes in pieces of whole lives, each small enough for the
+For every step and row it is written down which row takes that step next, so that a chain goes on by one
+look, and all chains at once. Work goes in pieces of whole lives, each small enough for the
 processor's cache. All order is row order, which is version order: equal timestamps are no ties, and a row
 proves one step only, also where the same step stands twice.
 """
@@ -23,20 +23,18 @@ from titan_lab.rows import PIECE, Rows
 Step = bytes  # one byte for each kind: whether an event of it takes the step
 
 
-@dataclass(frozen=True)
-class Chains:
+class Chains(NamedTuple):
     """Chains in order of aggregate and row, each at least one step long.
 
-    lives: the aggregate's number; depth: how many steps; both one per chain. rows, places, waits: one per
-    step taken, chain after chain: its row, which step it is (0: the first), and the microseconds since the
-    step before (0 for the first).
+    lives: the aggregate's number; depth: how many steps; both one per chain. rows: for each step, the rows
+    that take it, one for each chain that is so deep; waits: the microseconds since the step before (0 for the
+    first).
     """
 
     lives: np.ndarray
     depth: np.ndarray
-    rows: np.ndarray
-    places: np.ndarray
-    waits: np.ndarray
+    rows: list[np.ndarray]
+    waits: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -66,16 +64,20 @@ def chains(rows: Rows, course: Course) -> Chains:
     edges = np.unique(np.append(cuts, len(bounds) - 1))
     lives = [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
     found = each(lambda some: _look(_Piece(rows, some), course), lives, len(rows.typed))
+    steps = range(len(course.steps))
     return Chains(
-        *(joined([getattr(one, name) for one in found], np.int64) for name in Chains.__dataclass_fields__)
+        joined([one.lives for one in found], np.int64),
+        joined([one.depth for one in found], np.int64),
+        [joined([one.rows[step] for one in found], np.int64) for step in steps],
+        [joined([one.waits[step] for one in found], np.int64) for step in steps],
     )
 
 
 class _Taken(NamedTuple):
-    """Which rows take a step (and one past the last), and how many before each row do."""
+    """The rows that take a step, and for each row, itself included, the next of them."""
 
     rows: np.ndarray
-    before: np.ndarray
+    next: np.ndarray
 
 
 class _Piece:
@@ -94,18 +96,22 @@ class _Piece:
 
     def taken(self, step: Step) -> _Taken:
         if step not in self._taken:
-            marks = np.frombuffer(step, dtype=bool).take(self.kind)
-            before = np.zeros(self.none + 1, dtype=np.int32)
-            np.cumsum(marks, out=before[1:])
-            self._taken[step] = _Taken(np.append(np.flatnonzero(marks), self.none), before)
+            codes = np.flatnonzero(np.frombuffer(step, dtype=bool))
+            # Most steps are one type, and to compare with one is many times faster than to look each up.
+            marks = self.kind == codes[0] if len(codes) == 1 else np.frombuffer(step, dtype=bool)[self.kind]
+            rows = np.flatnonzero(marks)
+            following = np.full(self.none + 2, self.none, dtype=np.int32)
+            upto = int(rows[-1]) + 1 if len(rows) else 0
+            following[:upto] = np.repeat(rows.astype(np.int32), np.diff(rows, prepend=-1))
+            self._taken[step] = _Taken(rows, following)
         return self._taken[step]
 
     def begins(self, step: Step, one: bool) -> np.ndarray:
         """Give the rows at which a chain may begin: all that take the step, or each life's first."""
         taken = self.taken(step)
         if not one:
-            return taken.rows[:-1]
-        firsts = taken.rows.take(taken.before.take(self.bounds[:-1]))
+            return taken.rows
+        firsts = taken.next.take(self.bounds[:-1])
         return firsts[firsts < self.bounds[1:]]
 
 
@@ -114,22 +120,15 @@ def _look(piece: _Piece, course: Course) -> Chains:
     if not course.one_begin:
         found = found[:, _entries(piece, found) if course.reentry else _longest(piece, found)]
     depth = np.count_nonzero(found < piece.none, axis=0)
-    ends = np.cumsum(depth)
-    rows = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
-    places = np.empty(len(rows), dtype=np.int32)
-    waits = np.zeros(len(rows), dtype=np.int64)
-    for place, taken in enumerate(found):
-        some = np.flatnonzero(depth > place)
-        if not len(some):
-            break
-        targets = (ends - depth).take(some) + place
-        here = taken.take(some)
-        rows[targets], places[targets] = here, place
-        if place:
-            waits[targets] = piece.moments.take(here) - piece.moments.take(found[place - 1].take(some))
-    return Chains(
-        piece.owners.take(found[0]) + piece.first_life, depth, rows + piece.first_row, places, waits
-    )
+    on, here = np.arange(len(depth)), found[0]
+    rows, waits = [here + piece.first_row], [np.zeros(len(depth), dtype=np.int64)]
+    for taken in found[1:]:
+        deeper = np.flatnonzero(taken.take(on) < piece.none)
+        on, before = on.take(deeper), here.take(deeper)
+        here = taken.take(on)
+        rows.append(here + piece.first_row)
+        waits.append(piece.moments.take(here) - piece.moments.take(before))
+    return Chains(piece.owners.take(found[0]) + piece.first_life, depth, rows, waits)
 
 
 def _in_order(piece: _Piece, course: Course) -> np.ndarray:
@@ -143,7 +142,7 @@ def _in_order(piece: _Piece, course: Course) -> np.ndarray:
     for place, step in enumerate(course.steps[1:], start=1):
         taken = piece.taken(step)
         # The earliest row that takes the step leaves most of the window to those that follow.
-        here = taken.rows.take(taken.before.take(here + 1))
+        here = taken.next.take(here + 1)
         goes_on = here < ends
         if course.strict:
             goes_on &= here == found[place - 1].take(on) + 1
@@ -167,9 +166,9 @@ def _in_any_order(piece: _Piece, course: Course) -> np.ndarray:
         ends = rows_at(piece.moments, begins, ends, piece.moments.take(begins) + course.within) + 1
     found = []
     for step, times in Counter(course.steps).items():
-        taken = piece.taken(step)
-        for time in range(times):
-            here = taken.rows.take(taken.before.take(begins) + time, mode="clip")
+        taken, here = piece.taken(step), begins - 1
+        for _ in range(times):
+            here = taken.next.take(here + 1)
             found.append(np.where(here < ends, here, piece.none))
     return np.sort(np.array(found, dtype=np.int64), axis=0)
 

@@ -71,7 +71,8 @@ class Funnel:
         self._rows = rows
         self._course = course
         self._chains = chains(rows, course)
-        self._by = None if by is None else self._grouped(*by)
+        # Each chain's value, at the event that takes its first step.
+        self._by = None if by is None else by[1](self._chains.rows[0], self._chains.lives).alias(by[0])
 
     @cached_property
     def steps(self) -> pl.DataFrame:
@@ -82,11 +83,16 @@ class Funnel:
         before, of those who took both, rounded down; null where nobody did. A share of nobody is null.
         """
         found, size = self._chains, len(self.names)
-        groups = pl.Series([None]) if self._by is None else self._by.unique().sort(nulls_last=True)
-        number = np.zeros(len(found.lives), dtype=np.int64) if self._by is None else _places(self._by, groups)
-        reached = np.bincount(number * size + found.depth - 1, minlength=len(groups) * size)
-        counts = np.cumsum(reached.reshape(len(groups), size)[:, ::-1], axis=1)[:, ::-1]
-        waits = Waits(np.repeat(number * size, found.depth) + found.places, found.waits, len(groups) * size)
+        # Which row of the frame each step of each chain adds to.
+        if self._by is None:
+            groups = pl.Series([None])
+            places = np.repeat(np.arange(size, dtype=np.int16), self.counts)
+        else:
+            groups = self._by.unique().sort(nulls_last=True)
+            first = _places(self._by, groups) * size
+            places = np.concatenate([first[found.depth > step] + step for step in range(size)])
+        waits = Waits(places, np.concatenate(found.waits), len(groups) * size)
+        counts = waits.counts.reshape(len(groups), size)
         before = np.hstack([np.zeros((len(groups), 1), dtype=np.int64), counts[:, :-1]])
         frame = pl.DataFrame(
             {
@@ -112,11 +118,14 @@ class Funnel:
         UTC)), as recorded. Sorted by aggregate_id, then version; with reentry, one row for each entry.
         """
         found, typed = self._chains, self._rows.typed
+        rows, begins = np.empty(int(found.depth.sum()), dtype=np.int64), np.cumsum(found.depth) - found.depth
+        for place, taken in enumerate(found.rows):
+            rows[begins[found.depth > place] + place] = taken
         names = pl.Series(typed.kinds, dtype=pl.String)
         lists = {
-            "versions": pl.Series(typed.version[found.rows], dtype=pl.Int64),
-            "event_types": names.gather(typed.kind[found.rows].astype(np.uint32)),
-            "timestamps": pl.Series(typed.timestamp[found.rows]).cast(TIMESTAMP),
+            "versions": pl.Series(typed.version[rows], dtype=pl.Int64),
+            "event_types": names.gather(typed.kind[rows].astype(np.uint32)),
+            "timestamps": pl.Series(typed.timestamp[rows]).cast(TIMESTAMP),
         }
         columns = [typed.ids.gather(found.lives).alias("aggregate_id")]
         columns += [] if self._by is None else [self._by]
@@ -126,8 +135,7 @@ class Funnel:
     @property
     def counts(self) -> list[int]:
         """Count who came to each step, over all groups."""
-        reached = np.bincount(self._chains.depth, minlength=len(self.names) + 1)
-        return [int(count) for count in np.cumsum(reached[:0:-1])[::-1]]
+        return [len(taken) for taken in self._chains.rows]
 
     def __repr__(self) -> str:
         told = [f"{name} {count:,}" for name, count in zip(self.names, self.counts, strict=True)]
@@ -150,11 +158,6 @@ class Funnel:
     def _of(self) -> str:
         return f"{len(self._rows.typed.ids):,} aggregates"
 
-    def _grouped(self, name: str, values: By) -> pl.Series:
-        found = self._chains
-        firsts = found.rows[np.cumsum(found.depth) - found.depth]
-        return values(firsts, found.lives).alias(name)
-
 
 def read_steps(steps: Any, rows: Rows) -> tuple[list[str], list[bytes]]:
     """Read steps as names to show, and for each the kinds that take it, as one byte per kind.
@@ -166,7 +169,8 @@ def read_steps(steps: Any, rows: Rows) -> tuple[list[str], list[bytes]]:
     if not listed:
         raise FunnelError("a funnel of no steps", hint="funnel(['OrderCreated', 'OrderShipped'])")
     kinds = rows.typed.kinds
-    there = np.bincount(rows.typed.kind, minlength=len(kinds)) > 0
+    there = np.zeros(len(kinds), dtype=bool)
+    there[rows.typed.kind] = True
     known = [name for name, some in zip(kinds, there, strict=True) if some]
     names, tables = [], []
     for number, step in enumerate(listed, start=1):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any, Literal
 
 import polars as pl
 
@@ -13,6 +14,7 @@ from titan_lab.bisect import bisect
 from titan_lab.clock import Cut, Instant, check_cut, from_micros, iso, micros
 from titan_lab.errors import InstantError, NoSuchAggregate, nearest
 from titan_lab.explain import explain
+from titan_lab.funnel import Funnel, funnel
 from titan_lab.known import Effective, at_known, believed
 from titan_lab.notebook import html
 from titan_lab.story import Story
@@ -324,9 +326,45 @@ class Book(Timeline):
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
         >>> book.flow().select("from_type", "to_type", "count", "share").row(1)
-        (None, 'OrderCreated', 500, 1.0)
+        ('ItemsReturned', 'RefundIssued', 2776, 1.0)
         """
         return flow(self.rows)
+
+    def funnel(
+        self,
+        steps: Any,
+        within: str | timedelta | None = None,
+        by: str | None = None,
+        *,
+        order: Literal["given", "any"] = "given",
+        strict: bool = False,
+        reentry: bool = False,
+    ) -> Funnel:
+        """Count how many aggregates take the steps one after the other, and how far the others come.
+
+        steps: any number of event types, by name or class, or functions from a type's name to True or False;
+        one may stand there twice, and then takes two events. Order is version order, so that equal timestamps
+        are no ties. within: how long the whole may take ("7d"), inclusive, from the event that takes the
+        first step; every such event opens a window of its own. An aggregate counts once, by its longest
+        chain, of equally long ones the first. Time is when events count (law 2), so it never steps back.
+
+        strict=True: no other event lies in between, of whatever type. order="any": steps come in any order,
+        and step n is any n of them. reentry=True: an aggregate counts each time it enters anew after its
+        last chain's end. by: a column of the state, as it was after the first step.
+
+        Returns a Funnel: ``.steps`` is a frame with one row per step, ``.witnesses`` one with a row per
+        aggregate and the events that prove how far it came.
+
+        Raises FunnelError for no steps and for one that no event takes, InstantError for a bad duration,
+        NoSuchColumn.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.funnel([tl.OrderCreated, tl.OrderShipped, tl.OrderDelivered], within="7d")
+        <Funnel of 500 aggregates: OrderCreated 500 > OrderShipped 409 > OrderDelivered 337>
+        """
+        grouped = None if by is None else (by, self.track(by).at)
+        return funnel(self.rows, steps, within, grouped, order=order, strict=strict, reentry=reentry)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}

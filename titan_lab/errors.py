@@ -13,6 +13,7 @@
     ├── PredicateError        a predicate raises, or says neither true nor false
     │   └── NotMonotone       it does not turn true once and for all
     ├── SpineError            the frame handed to `asof` cannot be joined
+    ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
     └── JobError              a scheduled notebook cannot start, or failed
@@ -100,6 +101,10 @@ class NotMonotone(PredicateError):
 
 class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
+
+
+class FunnelError(TitanError, ValueError):
+    """The steps handed to `funnel` are none, or nobody takes one of them."""
 
 
 class ReadOnly(TitanError, PermissionError):

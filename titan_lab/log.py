@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -13,6 +14,7 @@ from titan_lab.book import Book, no_such
 from titan_lab.errors import EventsError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate
+from titan_lab.funnel import Funnel, event_column, funnel
 from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
 from titan_lab.trails import trails
@@ -170,6 +172,31 @@ class EventLog:
         ('OrderCreated', 'OrderCancelled', 70)
         """
         return flow(trails(self.read(**wanted)))
+
+    def funnel(
+        self,
+        steps: Any,
+        within: str | timedelta | None = None,
+        by: str | None = None,
+        *,
+        order: Literal["given", "any"] = "given",
+        strict: bool = False,
+        reentry: bool = False,
+        **wanted: Any,
+    ) -> Funnel:
+        """Count how many aggregates take the steps, as ``Book.funnel`` does, over the events of a scope.
+
+        by: a column of EVENTS, or a field as text ("payload.country", "metadata.channel"), of the event that
+        takes the first step. wanted: as of ``read``.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.funnel(["OrderCreated", "OrderCancelled"], within="1d").steps["count"].to_list()
+        [500, 32]
+        """
+        events = self.read(**wanted)
+        grouped = None if by is None else (by, event_column(events, by))
+        return funnel(trails(events), steps, within, grouped, order=order, strict=strict, reentry=reentry)
 
     # ------------------------------------------------------------------ folding and writing
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from fractions import Fraction
+from itertools import combinations, permutations
 from math import floor
 from typing import Any
 
@@ -82,3 +83,53 @@ def quantile(lengths: Sequence[timedelta], tenths: int) -> timedelta | None:
     place = Fraction((len(ordered) - 1) * tenths, 10)
     low, high = ordered[floor(place)], ordered[min(floor(place) + 1, len(ordered) - 1)]
     return floor(low + (high - low) * (place - floor(place))) * MICROSECOND
+
+
+Takes = Callable[[str], bool]
+
+
+def funnel(
+    lives: Lives,
+    steps: Sequence[Takes],
+    within: timedelta | None = None,
+    *,
+    any_order: bool = False,
+    strict: bool = False,
+    reentry: bool = False,
+) -> dict[str, list[tuple[int, ...]]]:
+    """Try every chain of every life. Gives, by aggregate, the chains that count, as places in the life.
+
+    Of all chains the longest counts, of equally long ones that which comes first.
+    """
+    found = {}
+    for name, life in lives.items():
+        moments, names = clocks(life), [event.event_type for event in life]
+        good = [
+            chain
+            for size in range(1, min(len(steps), len(life)) + 1)
+            for chain in combinations(range(len(life)), size)
+            if (within is None or moments[chain[-1]] - moments[chain[0]] <= within)
+            and (not strict or chain[-1] - chain[0] == size - 1)
+            and (_fills if any_order else _follows)([names[place] for place in chain], steps)
+        ]
+        counting, after = [], -1
+        while good := [chain for chain in good if chain[0] > after]:
+            begin = min(chain[0] for chain in good)
+            entering = [chain for chain in good if chain[0] == begin] if reentry else good
+            best = min(entering, key=lambda chain: (-len(chain), chain))
+            counting.append(best)
+            if not reentry:
+                break
+            after = best[-1]
+        if counting:
+            found[name] = counting
+    return found
+
+
+def _follows(names: Sequence[str], steps: Sequence[Takes]) -> bool:
+    return all(step(name) for name, step in zip(names, steps, strict=False))
+
+
+def _fills(names: Sequence[str], steps: Sequence[Takes]) -> bool:
+    """Tell whether some of the steps, in some order, are taken by these names."""
+    return any(_follows(names, some) for some in permutations(steps, len(names)))

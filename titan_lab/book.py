@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from titan_lab.clock import from_micros, iso
+from titan_lab.branch import Edited
+from titan_lab.clock import Instant, from_micros, iso
 from titan_lab.errors import NoSuchAggregate, nearest
 from titan_lab.notebook import html
 from titan_lab.story import Story
@@ -32,6 +33,20 @@ class Book(Timeline):
         """Give all aggregate ids, sorted."""
         return self.typed.ids.alias("aggregate_id")
 
+    def branch(self, name: str = "what-if", at: Instant | int | None = None) -> Branch:
+        """Begin a what-if: this history, to be changed by edits that leave it as it is.
+
+        at: branch from the history as it was at an instant (inclusive), or up to a version of each aggregate.
+        A branch is a book itself; ``.without(...)``, ``.insert(...)``, ``.edit(...)`` and ``.refold(...)`` give
+        further ones, and ``.compare()`` tells what they change.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> kept = book.branch("nobody cancels").without(event_type="OrderCancelled")
+        >>> kept.compare().totals.row(0)
+        """
+        return Branch.of(self, name, at)
+
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}
         if self.span is not None:
@@ -49,6 +64,13 @@ class Book(Timeline):
         return html.card(
             f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}"
         )
+
+
+class Branch(Edited, Book):
+    """A Book as it would be with other events; made by ``book.branch()``. It answers every verb of a Book.
+
+    Every edit gives a new Branch. What stays keeps its version, so an event that was left out is a gap.
+    """
 
 
 def find(ids: pl.Series, wanted: str) -> int | None:

@@ -10,6 +10,7 @@
     ├── SchemaTooNew          a payload was written by newer code than this
     ├── NoSuchAggregate       nobody has this id
     ├── NoSuchColumn          the aggregate has no such column
+    ├── BranchError           a what-if edit that cannot be made
     ├── SpineError            the frame handed to `asof` cannot be joined
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
@@ -90,6 +91,10 @@ class NoSuchColumn(TitanError, KeyError):
 
 class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
+
+
+class BranchError(TitanError, ValueError):
+    """A what-if edit cannot be made: it names no event, or what it makes would be no history."""
 
 
 class ReadOnly(TitanError, PermissionError):

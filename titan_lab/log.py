@@ -169,7 +169,7 @@ class EventLog:
             frontier=str(self.frontier),
             zone=self.zone,
             rejected=rejected,
-            read_events=self.events,
+            read_events=lambda ids: self.read(aggregates=ids),
         )
 
     def append_many(self, events: Any) -> Appended:

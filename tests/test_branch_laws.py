@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import titan_lab as tl
-from titan_lab import compare, insertion, splice
+from titan_lab import insertion, side, splice
 from titan_lab.book import Book, Branch
 from titan_lab.clock import CUTS
 from titan_lab.testing import slow, slow_branch
@@ -235,7 +235,7 @@ def test_a_branch_at_an_instant_is_a_branch_of_the_past(
         assert_frame_equal(ours.drop("payload", strict=False), theirs.drop("payload", strict=False))
 
 
-# --- comparing ------------------------------------------------------------------------------------------------
+# --- comparing ----------------------------------------------------------------------------------------------
 
 
 def comparison_equals_the_loop(events: pl.DataFrame, steps: list[Edit], moment: Any) -> None:
@@ -256,8 +256,8 @@ def comparison_equals_the_loop(events: pl.DataFrame, steps: list[Edit], moment: 
             assert branch == slow_branch.totals(tl.Order, after, column)
             assert change == branch - base
         counts = {state: (base, branch) for _, state, base, branch, _ in told.states.rows()[1:]}
-        for state in counts:
-            assert counts[state] == tuple(
+        for state, count in counts.items():
+            assert count == tuple(
                 sum(slow_branch._last(tl.Order, life)["status"] == state for life in lives.values())
                 for lives in (before, after)
             )
@@ -290,12 +290,12 @@ def test_the_comparison_notices_a_state_taken_over_from_the_neighbour(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The planted bug: the first event of an order is judged by the last state of the one before."""
-    honest = compare.ranges
+    honest = side.ranges
 
     def wider(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return np.maximum(honest(starts, lengths) - 1, 0)
 
-    monkeypatch.setattr(compare, "ranges", wider)
+    monkeypatch.setattr(side, "ranges", wider)
     with pytest.raises(AssertionError):
         hunting(drawn(comparison_equals_the_loop))()
 

@@ -37,13 +37,16 @@ class Book(Timeline):
         """Begin a what-if: this history, to be changed by edits that leave it as it is.
 
         at: branch from the history as it was at an instant (inclusive), or up to a version of each aggregate.
-        A branch is a book itself; ``.without(...)``, ``.insert(...)``, ``.edit(...)`` and ``.refold(...)`` give
-        further ones, and ``.compare()`` tells what they change.
+        A branch is a book itself; ``.without(...)``, ``.insert(...)``, ``.edit(...)`` and ``.refold(...)``
+        give further ones, and ``.compare()`` tells what they change.
+
+        Raises InstantError.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
         >>> kept = book.branch("nobody cancels").without(event_type="OrderCancelled")
-        >>> kept.compare().totals.row(0)
+        >>> kept.compare().states.row(-1)
+        ('status', 'CANCELLED', 67, 0, -67)
         """
         return Branch.of(self, name, at)
 

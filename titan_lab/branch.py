@@ -1,16 +1,16 @@
 """A what-if: a history with events left out, put in or changed, beside the one that happened.
 
-A branch keeps which events of its base are gone and which are added, nothing else. What it is compared with is
-worked out from the touched aggregates alone; the whole history is only put together, and folded column by
-column, when a verb asks for it. Events that stay are never decoded again, and their columns are shared.
+A branch keeps which events of its base are gone and which are new, nothing else. A comparison is worked out
+from the touched aggregates alone; the whole history is only put together, and folded column by column, when a
+verb asks for it. Events that stay are never decoded again, and the columns of their payloads are shared.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -19,18 +19,19 @@ from titan_lab.clock import Instant, from_micros, iso, micros
 from titan_lab.compare import Comparison, same_declaration
 from titan_lab.edits import Choice, decoded, rewritten
 from titan_lab.errors import BranchError
-from titan_lab.event import EVENTS, TIMESTAMP
+from titan_lab.event import EVENTS
 from titan_lab.fold import Aggregate
 from titan_lab.insertion import room_for
+from titan_lab.lazily import Folded, Tracks
 from titan_lab.lists import ranges
 from titan_lab.notebook import html
+from titan_lab.recorded import KEY, events_at
 from titan_lab.rows import Rows
 from titan_lab.splice import NO_ROWS, Places, Spliced, nothing, places, splice
 from titan_lab.timeline import Basis, Timeline
-from titan_lab.tracks import Shared, Track
+from titan_lab.tracks import Track
 from titan_lab.typed import Typed, typed
 
-KEY = ["aggregate_id", "version"]
 SHOWN = 3  # edits that a repr tells
 
 
@@ -74,14 +75,14 @@ class Edited(Timeline):
         self.read_events = None if base.read_events is None else self._stored
 
     @classmethod
-    def of(cls, base: Timeline, name: str, at: Instant | int | None = None) -> Edited:
+    def of(cls, base: Timeline, name: str, at: Instant | int | None = None) -> Self:
         """Begin a branch on a book, or on its history up to an instant or a version (both inclusive)."""
         if at is None:
             return cls(base, name)
         if isinstance(at, int) and not isinstance(at, bool):
             told, later = f"up to version {at}", base.typed.version > at
         else:
-            moment = micros(at, base.zone)
+            moment = micros(at, base.zone)  # type: ignore[arg-type]  # True and False are refused there
             told, later = f"until {iso(from_micros(moment))}", base.rows.counted("prefix") > moment
         gone = np.flatnonzero(later)
         step = Edit(told, len(gone), len(np.unique(base.typed.aggregate_of(gone))))
@@ -98,21 +99,23 @@ class Edited(Timeline):
         since: Instant | None = None,
         until: Instant | None = None,
         version: int | Iterable[int] | None = None,
-    ) -> Edited:
+    ) -> Self:
         """Leave events out: those that pass every filter given, and there must be one.
 
-        event_type: names or event classes. aggregate_id, version: one or several. since, until: instants, both
-        inclusive, compared with `timestamp`. where: a polars expression over the columns of EVENTS (payload and
-        metadata as their JSON text), true for the events meant; it sees the events that pass the other filters.
-        Payloads are read from the store again only where it names them. The versions of what stays are kept, so
-        that a gap shows what is missing.
+        event_type: names or event classes. aggregate_id, version: one or several. since, until: instants,
+        both inclusive, compared with `timestamp`. where: a polars expression over the columns of EVENTS
+        (payload and metadata as JSON text), true for the events meant; it sees those that pass the other
+        filters. Only where it names the payload are payloads read, from the store. What stays keeps its
+        version, so that a gap shows what is missing. Filters that no event passes leave out nothing: see
+        `touched`.
 
-        Raises BranchError where no filter is given or `where` is not true or false, NoSuchColumn, InstantError.
+        Raises BranchError where no filter is given, for an event type that nobody knows, and where `where` is
+        not true or false; NoSuchColumn; InstantError.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
-        >>> book.branch().without(event_type="OrderCancelled", since="2025-01-15")
-        <Branch 'what-if' of Order: without 37 events, 0 added, 37 of 500 aggregates touched>
+        >>> book.branch().without(event_type="OrderCancelled", since="2025-01-15").touched
+        45
         """
         choice = Choice(where, aggregate_id, event_type, version, since, until)
         return self._edited(f"without({choice})", self._chosen(choice))
@@ -127,23 +130,23 @@ class Edited(Timeline):
         since: Instant | None = None,
         until: Instant | None = None,
         version: int | Iterable[int] | None = None,
-    ) -> Edited:
+    ) -> Self:
         """Change events: those that ``without`` would leave out, by the same filters.
 
         set: a value for each field. `timestamp`, `event_type`, `metadata` and `payload` (as a whole) are the
-        event's own; any other name is a field of the payload, which is brought to its current shape first. None
-        takes a field away. A value may be a polars expression over the columns of EVENTS, such as
-        ``pl.col("timestamp") + pl.duration(hours=1)``. Reads the payloads of the chosen events from the store.
+        event's own; any other name is a field of the payload, which is brought to its current shape first.
+        None takes a field away. A value may be a polars expression over the columns of EVENTS, such as
+        ``pl.col("timestamp") + pl.duration(hours=1)``. The chosen events are read from the store.
 
-        Raises BranchError for a payload that no longer fits its declaration (it names aggregate_id, version, JSON
-        path and reason, and nothing is changed), and as ``without`` does; NoSuchColumn for a field that the
-        event type does not declare.
+        Raises BranchError for a payload that no longer fits its declaration (it names aggregate_id, version,
+        JSON path and reason, and nothing is changed), and as ``without`` does; NoSuchColumn for a field that
+        the event type does not declare.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
         >>> free = book.branch("no refunds").edit(set={"amount": 0}, event_type="RefundIssued")
-        >>> free.compare().totals.row(2)[0], free.compare().totals["branch"].to_list()[2]
-        ('refunded', Decimal('0.00'))
+        >>> free.compare().totals.row(2)
+        ('refunded', Decimal('67176.88'), Decimal('0.00'), Decimal('-67176.88'))
         """
         if not set:
             raise BranchError("edit sets nothing", hint='edit(event_type="RefundIssued", set={"amount": 0})')
@@ -155,24 +158,24 @@ class Edited(Timeline):
             new = Added(events, decoded(events, self.aggregate, "changed"))
         return self._edited(f"edit({choice}, set={', '.join(set)})", rows, new)
 
-    def insert(self, frame: Any, *, shift: bool = False) -> Edited:
+    def insert(self, frame: Any, *, shift: bool = False) -> Self:
         """Add events: a polars, pandas or arrow frame with the columns of EVENTS.
 
-        Without a version (or all null) each is appended after its aggregate's last, in the order of rows. With
-        one it may take a place that is free: after the last without a gap, or where an event was left out;
-        version 1 begins a new aggregate. shift=True makes room in the middle: the event that holds the version
-        and all that follow it in the aggregate move up by one. Payloads are read as a store's are: without a
-        schema_version in the metadata, as the oldest.
+        Without a version (or all null) each is appended after its aggregate's last, in the order of rows.
+        With one it takes a place that is free: the next, or one from which an event was left out; version 1
+        begins a new aggregate. shift=True makes room in the middle: the event that holds the version and all
+        that follow it in the aggregate move up by one; these are read from the store. Payloads are read as a
+        store's are: without a schema_version in the metadata, as the oldest.
 
-        Raises BranchError for a row that is no event, an aggregate nobody has, a version that is taken or would
-        leave a gap, and a payload that does not fit its declaration; nothing is inserted then.
+        Raises BranchError for a row that is no event, an aggregate nobody has, a version that is taken or
+        would leave a gap, and a payload that does not fit its declaration; nothing is inserted then.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
         >>> refund = {"aggregate_id": "550e8400-e29b-41d4-a716-446655440000", "event_type": "RefundIssued",
         ...           "payload": '{"amount": 100}', "timestamp": "2025-03-01T00:00Z"}
         >>> book.branch().insert([refund]).compare().of("refunded").select("before", "after").row(0)
-        (Decimal('19.90'), Decimal('119.90'))
+        (Decimal('79.90'), Decimal('179.90'))
         """
         room = room_for(frame, self.typed, self.zone, shift)
         events = room.events
@@ -183,18 +186,18 @@ class Edited(Timeline):
         new = Added(events, decoded(events, self.aggregate, "inserted")) if len(events) else None
         return self._edited(f"insert({len(room.events):,} events)", room.moved, new)
 
-    def refold(self, aggregate: type[Aggregate]) -> Edited:
+    def refold(self, aggregate: type[Aggregate]) -> Self:
         """Fold the same history by another declaration. Everything is folded again.
 
         Where the two declare the same events, nothing is read or decoded again; else the store is read once
         more, and what does not fit is in `rejected`.
 
         >>> import titan_lab as tl
-        >>> class Generous(tl.Order):
+        >>> class Modest(tl.Order):
         ...     refunded = tl.largest(tl.RefundIssued, "amount")
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
-        >>> book.branch("one refund each").refold(Generous).compare().changed
-        7
+        >>> book.branch("largest refund only").refold(Modest).compare().of("refunded").height
+        373
         """
         step = Edit(f"refold({aggregate.__name__})", len(self.typed), len(self))
         gone, added, rejected = self.gone, self.added, self.rejected
@@ -221,13 +224,13 @@ class Edited(Timeline):
         when: an instant (inclusive) at which both are looked at; without one, after their last events. The
         book branched from at an instant (`at=`) is its history until then.
 
-        Returns a Comparison: its frames `orders` (each value that differs), `totals` (sums), `states` (counts)
-        and `illegal` (transitions that only the branch has and its machine does not allow), and ``of(column)``.
+        Returns a Comparison: its frames are `orders` (every value that differs), `totals` (sums), `states`
+        (counts), `illegal` (what became illegal by the machine's `allowed`), and ``of(column)`` (one column).
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
         >>> book.branch().without(event_type="PaymentAuthorized").compare()
-        <Comparison of 'what-if' with its base: 481 touched, 481 changed, 451 became illegal>
+        <Comparison of 'what-if' with its base: 460 touched, 460 changed, 406 became illegal>
         """
         moment = None if when is None else micros(when, self.zone)
         mine = f"{self.name!r}"
@@ -275,9 +278,10 @@ class Edited(Timeline):
     def __repr__(self) -> str:
         edits = "no edits" if not self.steps else "; ".join(step.told for step in self.steps[-SHOWN:])
         more = f"{len(self.steps) - SHOWN} edits; " if len(self.steps) > SHOWN else ""
+        under = f" on {self.base.name!r}" if isinstance(self.base, Edited) else ""
         return (
-            f"<Branch {self.name!r} of {self.aggregate.__name__}: {more}{edits}; {len(self.gone):,} events gone,"
-            f" {len(self.added.events):,} new, {self.touched:,} aggregates touched>"
+            f"<Branch {self.name!r} of {self.aggregate.__name__}{under}: {more}{edits}; {len(self.gone):,}"
+            f" events gone, {len(self.added.events):,} new, {self.touched:,} aggregates touched>"
         )
 
     def _repr_html_(self) -> str:
@@ -349,7 +353,7 @@ class Edited(Timeline):
     def _chosen(self, choice: Choice) -> np.ndarray:
         return choice.rows(self.typed, self.aggregate.events, self.zone, self._events)
 
-    def _edited(self, told: str, rows: np.ndarray, new: Added | None = None) -> Edited:
+    def _edited(self, told: str, rows: np.ndarray, new: Added | None = None) -> Self:
         """Give a branch without some rows of this one, and with new events."""
         origin = self._whole.origin[rows]
         old, ours = origin[origin >= 0], ~origin[origin < 0]
@@ -373,75 +377,21 @@ class Edited(Timeline):
         )
 
     def _events(self, rows: np.ndarray, names: list[str]) -> pl.DataFrame:
-        """Give columns of EVENTS of some rows; payloads are read from the store."""
-        history = self.typed
-        told = {
-            "aggregate_id": lambda: history.ids.gather(history.aggregate_of(rows)),
-            "version": lambda: pl.Series(history.version[rows]),
-            "event_type": lambda: pl.Series(history.kinds, dtype=pl.String).gather(
-                history.kind[rows].astype(np.uint32)
-            ),
-            "metadata": lambda: history.metadata.gather(rows),
-            "timestamp": lambda: pl.Series(history.timestamp[rows]).cast(TIMESTAMP),
-        }
-        known = {name: read() for name, read in told.items() if name in names or "payload" in names}
-        frame = pl.DataFrame(known, schema_overrides={name: EVENTS[name] for name in known})
-        if "payload" in names:
-            ids = frame["aggregate_id"].unique(maintain_order=True)
-            stored = self._stored(ids if 2 * len(ids) < len(history.ids) else None)
-            frame = frame.join(stored.select(*KEY, "payload"), on=KEY, how="left", maintain_order="left")
-        return frame.select(names)
+        return events_at(self.typed, rows, names, self._stored)
 
     def _stored(self, ids: Iterable[str] | None = None) -> pl.DataFrame:
-        """Read the events of some aggregates, or of all, as the store would hold them."""
+        """Read the events of some aggregates, or of all, as a store of this history would hold them."""
         if self.base.read_events is None:
             raise BranchError(
                 "the payloads are not kept, and this book does not know its store",
                 hint="branch a book that was made by log.fold(...)",
             )
-        events = self.base.read_events(ids)
-        base = self.base.typed
-        taken = {
-            "aggregate_id": base.ids.gather(base.aggregate_of(self.gone)),
-            "version": base.version[self.gone],
-        }
-        events = events.join(pl.DataFrame(taken), on=KEY, how="anti", maintain_order="left")
+        taken = events_at(self.base.typed, self.gone, KEY)
+        events = self.base.read_events(ids).join(taken, on=KEY, how="anti", maintain_order="left")
         own = self.added.events
         if ids is not None:
             own = own.filter(pl.col("aggregate_id").is_in(list(ids)))
         return pl.concat([events, own]).sort(KEY)
-
-
-class Folded(Timeline):
-    """A Timeline whose columns are folded when they are first asked for."""
-
-    def __init__(self, aggregate: type[Aggregate], history: Typed, zone: str | None) -> None:
-        self.aggregate = aggregate
-        self.typed = history
-        self.zone = zone
-        self.rows = Rows(history)
-        self.tracks = Tracks(aggregate, history)
-
-
-class Tracks(Mapping[str, Track]):
-    """The columns of a history, each folded when it is first asked for."""
-
-    def __init__(self, aggregate: type[Aggregate], history: Typed) -> None:
-        self.aggregate = aggregate
-        self.history = history
-        self.shared = Shared(history)
-        self.folded: dict[str, Track] = {}
-
-    def __getitem__(self, name: str) -> Track:
-        if name not in self.folded:
-            self.folded[name] = self.aggregate.reducers[name].track(self.history, self.shared)
-        return self.folded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.aggregate.reducers)
-
-    def __len__(self) -> int:
-        return len(self.aggregate.reducers)
 
 
 def _events_of(aggregate: type[Aggregate]) -> tuple[object, str]:

@@ -11,96 +11,20 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from titan_lab.amounts import is_exact, to_units
+from titan_lab.amounts import is_exact
 from titan_lab.clock import from_micros, iso
 from titan_lab.errors import BranchError
-from titan_lab.event import TIMESTAMP
-from titan_lab.lists import ranges
 from titan_lab.notebook import html
 from titan_lab.parallel import each
 from titan_lab.reducers import machine
+from titan_lab.side import ILLEGAL, Side
 from titan_lab.splice import places
 from titan_lab.timeline import Timeline
 
-ILLEGAL = pl.Schema(
-    {
-        "aggregate_id": pl.String,
-        "version": pl.Int64,
-        "event_type": pl.String,
-        "timestamp": TIMESTAMP,
-        "column": pl.String,
-        "from_state": pl.String,
-        "to_state": pl.String,
-    }
-)
-COUNTED = pl.Schema({"base": pl.Int64, "branch": pl.Int64, "change": pl.Int64})
-
-
-class Side:
-    """The states of some aggregates of a book, after their last event or at a moment."""
-
-    def __init__(self, book: Timeline, moment: int | None, some: np.ndarray | None) -> None:
-        self.book = book
-        self.moment = moment
-        if moment is None:
-            owners = np.arange(len(book)) if some is None else some
-            self.rows, self.owners = book.typed.ends[owners] - 1, owners
-            return
-        self.rows, self.owners = book.rows.prefixes(book.rows.counted("prefix"), moment)
-        if some is not None:
-            wanted = np.zeros(len(book), dtype=bool)
-            wanted[some] = True
-            there = np.flatnonzero(wanted[self.owners])
-            self.rows, self.owners = self.rows[there], self.owners[there]
-
-    @cached_property
-    def ids(self) -> pl.Series:
-        """Give the ids of the aggregates that exist, sorted."""
-        return self.book.typed.ids.gather(self.owners)
-
-    def column(self, name: str) -> pl.Series:
-        """Give a column's values, in order of the ids."""
-        return self.book.tracks[name].at(self.rows, self.owners)
-
-    def total(self, name: str) -> int:
-        """Add up a column of exact numbers, in its smallest unit."""
-        return exact_total(self.book.tracks[name].units(self.rows, self.owners))
-
-    def illegal(self, name: str, allowed: dict[str | None, tuple[str, ...]]) -> pl.DataFrame:
-        """List the transitions of a machine's column that are not allowed, by aggregate and version."""
-        typed, reducer = self.book.typed, self.book.aggregate.reducers[name]
-        states: dict[str, str] = reducer.states  # type: ignore[attr-defined]
-        names: list[str] = list(dict.fromkeys(states.values()))
-        code_of = np.array([names.index(states[k]) if k in states else -1 for k in typed.kinds] or [-1])
-        starts = typed.starts[self.owners]
-        rows = ranges(starts, self.rows + 1 - starts)
-        owners = np.repeat(self.owners, self.rows + 1 - starts)
-        codes = code_of[typed.kind[rows]]
-        moving = np.flatnonzero(codes >= 0)
-        rows, owners, codes = rows[moving], owners[moving], codes[moving]
-        before = np.full(len(codes), len(names))
-        same = np.flatnonzero(owners[1:] == owners[:-1]) + 1
-        before[same] = codes[same - 1]
-        lawful = np.array(
-            [[to in allowed.get(state, ()) for to in names] for state in names]
-            + [[None not in allowed or to in allowed[None] for to in names]]
-        )
-        wrong = np.flatnonzero(~lawful[before, codes])
-        told = pl.Series(names, dtype=pl.String)
-        return pl.DataFrame(
-            {
-                "aggregate_id": typed.ids.gather(owners[wrong]),
-                "version": typed.version[rows[wrong]],
-                "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(
-                    typed.kind[rows[wrong]].astype(np.uint32)
-                ),
-                "timestamp": pl.Series(typed.timestamp[rows[wrong]]).cast(TIMESTAMP),
-                "column": pl.repeat(name, len(wrong), eager=True),
-                "from_state": told.extend_constant(None, 1).gather(before[wrong]),
-                "to_state": told.gather(codes[wrong]),
-            },
-            schema=ILLEGAL,
-        )
+ORDERS = pl.Schema(dict.fromkeys(["aggregate_id", "field", "before", "after"], pl.String()))
+NUMBERS = ["base", "branch", "change"]
+STATES = pl.Schema({"column": pl.String(), "state": pl.String()} | dict.fromkeys(NUMBERS, pl.Int64()))
+TOTALS = pl.Schema({"column": pl.String()} | dict.fromkeys(NUMBERS, pl.Decimal(38, 2)))
 
 
 class Comparison:
@@ -152,7 +76,7 @@ class Comparison:
             before.append(as_text(ours))
             after.append(as_text(theirs))
         if not places_of:
-            return pl.DataFrame(schema=dict.fromkeys(["aggregate_id", "field", "before", "after"], pl.String))
+            return ORDERS.to_frame()
         place, field = np.concatenate(places_of), np.concatenate(fields)
         order = np.argsort(place, kind="stable")
         return pl.DataFrame(
@@ -195,18 +119,14 @@ class Comparison:
         names = [name for name in self.columns if is_exact(self._branch.book.aggregate.reducers[name].dtype)]
 
         def one(name: str) -> tuple[str, int, int, int]:
-            reducer = self._branch.book.aggregate.reducers[name]
-            before, after = self._base.column(name), self._branch.column(name)
-            change = exact_total(to_units(after)) - exact_total(to_units(before))
-            scale = reducer.dtype.scale if isinstance(reducer.dtype, pl.Decimal) else 0
-            return name, self._all.total(name), change, scale
+            dtype = self._branch.book.aggregate.reducers[name].dtype
+            change = self._branch.total(name) - self._base.total(name) if name in self._suspects else 0
+            return name, self._all.total(name), change, dtype.scale if isinstance(dtype, pl.Decimal) else 0
 
         for name, base, change, scale in each(one, names, len(self._all.rows)):
             sums = (Decimal(n).scaleb(-scale) for n in (base, base + change, change))
             rows.append((name, *sums))
-        money = pl.Decimal(38, 2)
-        schema = {"column": pl.String, "base": money, "branch": money, "change": money}
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        return pl.DataFrame(rows, schema=TOTALS, orient="row")
 
     @cached_property
     def states(self) -> pl.DataFrame:
@@ -224,17 +144,16 @@ class Comparison:
                 continue
             other = self._base.book.aggregate.reducers[name]
             states = list(dict.fromkeys([*reducer.names, *getattr(other, "names", [])]))
-            counts = [_counts(side.column(name), states) for side in (self._all, self._base, self._branch)]
-            rows += [
-                (name, state, counts[0][n], counts[2][n] - counts[1][n])
-                for n, state in enumerate([*states, None])
-            ]
+            sides = (self._all, self._base, self._branch) if name in self._suspects else (self._all,)
+            base, *both = (_counts(side.column(name), states) for side in sides)
+            change = both[1] - both[0] if both else np.zeros_like(base)
+            rows += list(zip([name] * len(base), [*states, None], base, change, strict=True))
         told = [
             (name, state, int(base), int(base + change), int(change))
             for name, state, base, change in rows
             if state is not None or name is None or base or change
         ]
-        return pl.DataFrame(told, schema={"column": pl.String, "state": pl.String, **COUNTED}, orient="row")
+        return pl.DataFrame(told, schema=STATES, orient="row")
 
     @cached_property
     def illegal(self) -> pl.DataFrame:
@@ -306,11 +225,6 @@ class Comparison:
             body=html.table(counts, caption="how many", limit=50)
             + html.table(self.totals.rename({"column": ""}), caption="how much", limit=50),
         )
-
-
-def exact_total(units: np.ndarray) -> int:
-    """Add up int64 numbers without leaving 64 bits on the way."""
-    return (int((units >> 32).sum()) << 32) + int((units & 0xFFFF_FFFF).sum())
 
 
 def as_text(column: pl.Series) -> pl.Series:

@@ -76,7 +76,7 @@ class Choice:
             codes = [history.kinds.index(name) for name in wanted.types if name in history.kinds]
             passed &= np.isin(history.kind, codes) if len(codes) != 1 else history.kind == codes[0]
         if self.version is not None:
-            passed &= np.isin(history.version, self.version)
+            passed &= np.isin(history.version, np.array(self.version))
         if wanted.since is not None:
             passed &= history.timestamp >= micros(wanted.since)
         if wanted.until is not None:
@@ -150,33 +150,29 @@ def rewritten(
             )
     told = {name: _evaluated(name, value, events) for name, value in values.items()}
     fields = {name: value for name, value in told.items() if name not in EVENTS}
-    _check_fields(fields, events, aggregate)
+    kinds = [getattr(kind, "event_type", kind) for kind in told.get("event_type", events["event_type"])]
+    _check_fields(fields, kinds, aggregate)
     inside = bool(fields) or "event_type" in told or "payload" in told
     rows = []
-    for place, row in enumerate(events.iter_rows(named=True)):
+    for place, (row, kind) in enumerate(zip(events.iter_rows(named=True), kinds, strict=True)):
         metadata = parse_object(row["metadata"]) if row["metadata"] else {}
-        stored = metadata.get("schema_version")
-        kind = row["event_type"]
+        stored = {"schema_version": metadata["schema_version"]} if "schema_version" in metadata else {}
         if "metadata" in told:
-            metadata = {"schema_version": stored} | _object(told["metadata"][place], "metadata")
-            metadata = {name: value for name, value in metadata.items() if value is not None}
-        if "event_type" in told:
-            named = told["event_type"][place]
-            row["event_type"] = named if isinstance(named, str) else getattr(named, "event_type", named)
-        if "timestamp" in told:
-            row["timestamp"] = instant(told["timestamp"][place], zone)
+            metadata = stored | _object(told["metadata"][place], "metadata")
         if inside:
             if "payload" in told:
                 payload = _object(told["payload"][place], "payload")
             else:
-                payload = aggregate.chain(kind, parse_object(row["payload"]), int(stored or 1))
+                old = parse_object(row["payload"])
+                payload = aggregate.chain(row["event_type"], old, int(stored.get("schema_version") or 1))
             row["payload"] = as_json(payload | {name: value[place] for name, value in fields.items()})
-            current = aggregate.chain.current(row["event_type"])
-            if current > 1 or stored is not None:
-                metadata["schema_version"] = current
+            if stored or aggregate.chain.current(kind) > 1:
+                metadata["schema_version"] = aggregate.chain.current(kind)
         if inside or "metadata" in told:
             row["metadata"] = as_json(metadata) if metadata or row["metadata"] else None
-        rows.append(tuple(row.values()))
+        if "timestamp" in told:
+            row["timestamp"] = instant(told["timestamp"][place], zone)
+        rows.append(tuple((row | {"event_type": kind}).values()))
     return pl.DataFrame(rows, schema=EVENTS, orient="row")
 
 
@@ -213,8 +209,8 @@ def _object(value: Any, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def _check_fields(fields: Iterable[str], events: pl.DataFrame, aggregate: type[Aggregate]) -> None:
-    for kind in events["event_type"].unique().sort():
+def _check_fields(fields: Iterable[str], kinds: Iterable[str], aggregate: type[Aggregate]) -> None:
+    for kind in sorted(set(kinds)):
         if kind not in aggregate.events:
             continue
         slots = [slot.name for slot in aggregate.events[kind].shape.slots]

@@ -116,7 +116,7 @@ def _room(events: pl.DataFrame, first: np.ndarray, found: Places, history: Typed
 def _taken(events: pl.DataFrame, place: int, history: Typed, row: int) -> BranchError:
     aggregate_id, version = events.select("aggregate_id", "version").row(place)
     return BranchError(
-        f"version {version} of {aggregate_id} is an {history.kinds[history.kind[row]]} already",
+        f"version {version} of {aggregate_id} is taken by {history.kinds[history.kind[row]]}",
         hint="insert(frame, shift=True) moves it and all that follow it up by one;"
         " without a version, the event is appended after the last",
         aggregate_id=aggregate_id,

@@ -1,12 +1,13 @@
 """Take events out of a history and put others in, sharing whatever stays as it was.
 
-The events that stay are not decoded again, and of a payload's columns only those are copied from which an event
-was taken. So a what-if history costs little more than the row numbers that moved.
+The events that stay are not decoded again, and payloads are only copied for event types from which one was
+taken. So a what-if history costs little more than the row numbers that moved.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -86,20 +87,16 @@ def splice(old: Typed, gone: np.ndarray, new: Typed) -> Spliced:
         return both.gather(np.where(origin < 0, len(old) + ~origin, origin))
 
     kinds = sorted({*old.kinds, *new.kinds})
-    columns = each(
-        lambda column: column(),
-        [
-            lambda: merged(old.version, new.version),
-            lambda: merged(old.timestamp, new.timestamp),
-            lambda: merged(_codes(old, kinds), _codes(new, kinds)),
-            metadata,
-            lambda: _parts(old, gone, new, origin, added),
-        ],
-        len(old),
-    )
-    version, timestamp, kind, told, parts = columns
+    work: dict[str, Callable[[], Any]] = {
+        "version": lambda: merged(old.version, new.version),
+        "timestamp": lambda: merged(old.timestamp, new.timestamp),
+        "kind": lambda: merged(_codes(old, kinds), _codes(new, kinds)),
+        "metadata": metadata,
+        "parts": lambda: _parts(old, gone, new, origin, added),
+    }
+    done = each(lambda column: column(), work.values(), len(old))
     ids, starts = _aggregates(old, gone, new, found)
-    return Spliced(Typed(ids, starts, version, timestamp, kind, kinds, told, parts), origin)
+    return Spliced(Typed(ids, starts, kinds=kinds, **dict(zip(work, done, strict=True))), origin)
 
 
 def _before(old: Typed, new: Typed, found: Places) -> np.ndarray:

@@ -7,7 +7,7 @@ integers, and the columns that were asked for are gathered for the rows that pas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -72,7 +72,7 @@ class Timeline:
         self.rows = Rows(typed)
         reducers = aggregate.reducers
         tracks = each(lambda reducer: reducer.track(typed, self._shared), reducers.values(), len(typed))
-        self.tracks: dict[str, Track] = dict(zip(reducers, tracks, strict=True))
+        self.tracks: Mapping[str, Track] = dict(zip(reducers, tracks, strict=True))
 
     # ------------------------------------------------------------------ looking
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from titan_lab import change, conform, dwell
 from titan_lab.bisect import bisect
+from titan_lab.branch import Edited
 from titan_lab.clock import Cut, Instant, check_cut, from_micros, iso, micros
 from titan_lab.errors import InstantError, NoSuchAggregate, nearest
 from titan_lab.explain import explain
@@ -366,6 +367,23 @@ class Book(Timeline):
         grouped = None if by is None else (by, self.track(by).at)
         return funnel(self.rows, steps, within, grouped, order=order, strict=strict, reentry=reentry)
 
+    def branch(self, name: str = "what-if", at: Instant | int | None = None) -> Branch:
+        """Begin a what-if: this history, to be changed by edits that leave it as it is.
+
+        at: branch from the history as it was at an instant (inclusive), or up to a version of each aggregate.
+        A branch is a book itself; ``.without(...)``, ``.insert(...)``, ``.edit(...)`` and ``.refold(...)``
+        give further ones, and ``.compare()`` tells what they change.
+
+        Raises InstantError.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> kept = book.branch("nobody cancels").without(event_type="OrderCancelled")
+        >>> kept.compare().states.row(-1)
+        ('status', 'CANCELLED', 67, 0, -67)
+        """
+        return Branch.of(self, name, at)
+
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}
         if self.span is not None:
@@ -383,6 +401,13 @@ class Book(Timeline):
         return html.card(
             f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}"
         )
+
+
+class Branch(Edited, Book):
+    """A Book as it would be with other events; made by ``book.branch()``. It answers every verb of a Book.
+
+    Every edit gives a new Branch. What stays keeps its version, so an event that was left out is a gap.
+    """
 
 
 def find(ids: pl.Series, wanted: str) -> int | None:

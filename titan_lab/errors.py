@@ -12,6 +12,7 @@
     ├── NoSuchColumn          the aggregate has no such column
     ├── PredicateError        a predicate raises, or says neither true nor false
     │   └── NotMonotone       it does not turn true once and for all
+    ├── BranchError           a what-if edit that cannot be made
     ├── SpineError            the frame handed to `asof` cannot be joined
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
@@ -105,6 +106,10 @@ class SpineError(TitanError, ValueError):
 
 class FunnelError(TitanError, ValueError):
     """The steps handed to `funnel` are none, or nobody takes one of them."""
+
+
+class BranchError(TitanError, ValueError):
+    """A what-if edit cannot be made: it names no event, or what it makes would be no history."""
 
 
 class ReadOnly(TitanError, PermissionError):

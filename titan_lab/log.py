@@ -222,7 +222,7 @@ class EventLog:
             frontier=str(self.frontier),
             zone=self.zone,
             rejected=rejected,
-            read_events=self.events,
+            read_events=lambda ids: self.read(aggregates=ids),
             read_snapshots=self._snapshots(request),
         )
 

@@ -271,7 +271,7 @@ class Story:
         versions = pl.DataFrame({"version": self.book.typed.version[self._rows]})
         if self.book.read_events is None:
             return pl.Series([None], dtype=pl.String).new_from_index(0, len(self))
-        stored = self.book.read_events(self.aggregate_id).select("version", "payload")
+        stored = self.book.read_events([self.aggregate_id]).select("version", "payload")
         return versions.join(stored, on="version", how="left", maintain_order="left")["payload"]
 
     def _changed(self) -> pl.Series:

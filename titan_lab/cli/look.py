@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from titan_lab.cli.folding import folded, tell_rejected
 from titan_lab.cli.options import (
     NO_ANSWER,
     csv_option,
@@ -16,7 +17,6 @@ from titan_lab.cli.options import (
     strict_option,
     zone_option,
 )
-from titan_lab.errors import NoSuchAggregate
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -123,17 +123,11 @@ def at(
     """
     from titan_lab import terminal
     from titan_lab.clock import instant as read_instant
-    from titan_lab.connect import open_log
-    from titan_lab.orders.order import Order
 
     if by is not None and (cut != "prefix" or order_id is not None or columns is not None):
         raise click.UsageError("--by counts all orders by the default cut: no --cut, --order or --columns")
     moment = read_instant(instant, zone)  # before a long read, for nothing
-    with terminal.Progress(f"folding {url}"):
-        log = open_log(url, zone=zone)
-        book = log.fold(Order, aggregates=order_id)
-    if order_id is not None and order_id not in book:
-        raise _unknown(log, order_id)
+    book = folded(url, zone, order_id)
     names = columns.replace(" ", "").split(",") if columns else None
     if by is not None:
         frame = book.every("1d", moment, moment, by=by, measure=measure).drop("instant")
@@ -147,10 +141,7 @@ def at(
         terminal.show(frame, form or "table", limit=limited(limit, form))
         if order_id is not None and frame.is_empty():
             _too_early(order_id, moment)
-    if book.rejected.height:
-        terminal.say(f"{book.rejected.height:,} rows were rejected: titan inspect {url} --rejected")
-        if strict:
-            sys.exit(NO_ANSWER)
+    tell_rejected(book, url, strict)
 
 
 def _tell(story: Story, moment: datetime, cut: Cut, names: list[str] | None) -> None:
@@ -194,12 +185,3 @@ def _too_early(order_id: str, moment: datetime) -> NoReturn:
 
     terminal.say(f"{order_id} had no event yet at {iso(moment)}")
     sys.exit(NO_ANSWER)
-
-
-def _unknown(log: Any, order_id: str) -> NoSuchAggregate:
-    try:
-        log.events(order_id)
-    except NoSuchAggregate as error:
-        return error
-    hint = "titan inspect URL --rejected tells why"
-    return NoSuchAggregate(f"all events of {order_id!r} were rejected", hint=hint)

@@ -13,6 +13,7 @@ json_option = click.option("--json", "form", flag_value="json", help="JSON on st
 csv_option = click.option("--csv", "form", flag_value="csv", help="CSV on standard output.")
 zone_option = click.option("--zone", help="How moments without a zone are read, such as Europe/Berlin.")
 strict_option = click.option("--strict", is_flag=True, help="Exit with 1 when a row was rejected.")
+order_option = click.option("--order", "order_id", help="Only this order.")
 limit_option = click.option(
     "--limit", type=click.IntRange(min=0), help=f"Rows; 0 is all.  [default: {ROWS} in a table]"
 )

@@ -29,7 +29,8 @@ def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | 
     """Lay out instants from `since` to `until`, both inclusive, in steps of the calendar of `zone`.
 
     A step of "1d" is a day of that zone, 23 or 25 hours long where its clocks change; "1mo" is a month. A
-    local time that was skipped when clocks went forward is the moment they did so, as in ``clock.instant``.
+    local time that was skipped when clocks went forward is later by as much as they went, as in
+    ``clock.instant``.
     Raises InstantError for a step that is none, and for more than `MOST` instants.
     """
     start, end = instant(since, zone), instant(until, zone)

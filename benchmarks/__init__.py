@@ -4,6 +4,7 @@
 BENCHES = {
     "at_status_total": "at_status_total",
     "tally": "tally",
+    "grid": "grid",
     "at_scalars": "at_scalars",
     "at_all": "at_all",
     "fold": "fold",

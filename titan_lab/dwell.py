@@ -64,11 +64,11 @@ def find(book: Timeline, column: str, until: Instant | None) -> Stays:
     begins[book.typed.starts] = True
     places = np.flatnonzero(begins)
     last = np.ones(len(places), dtype=bool)  # of its aggregate
-    last[:-1] = ~rows.followed[places[1:] - 1]
+    last[:-1] = ~rows.followed.take(places[1:] - 1)
     entered = counted.take(places)
     left = np.append(entered, horizon)[1:]
     open_ = last | (left > horizon)
-    left[open_] = horizon
+    np.copyto(left, horizon, where=open_)
     found = Stays(track.groups, places, codes.take(places), entered, left - entered, open_)
     return found if until is None else found.take(np.flatnonzero(entered <= horizon))
 
@@ -98,7 +98,7 @@ def dwell(book: Timeline, column: str, until: Instant | None) -> pl.DataFrame:
     def one(code: int) -> tuple[int, int, int | None, int, int | None, int]:
         some = np.flatnonzero(found.codes == code)
         length, open_ = found.length.take(some), found.open.take(some)
-        finished, censored = length[~open_], length[open_]
+        finished, censored = (length.take(np.flatnonzero(kept)) for kept in (~open_, open_))
         median, mean, p90 = survival(finished, censored)
         return len(finished), len(censored), median, mean, p90, _milliseconds(length)
 

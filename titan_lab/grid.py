@@ -29,7 +29,8 @@ def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | 
     """Lay out instants from `since` to `until`, both inclusive, in steps of the calendar of `zone`.
 
     A step of "1d" is a day of that zone, 23 or 25 hours long where its clocks change; "1mo" is a month. A
-    local time that was skipped when clocks went forward is the moment they did so, as in ``clock.instant``.
+    local time that was skipped when clocks went forward is later by as much as they went, as in
+    ``clock.instant``.
     Raises InstantError for a step that is none, and for more than `MOST` instants.
     """
     start, end = instant(since, zone), instant(until, zone)
@@ -120,10 +121,10 @@ def tally(grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None, 
         return np.stack([exact_sums(numbers, one, size) for one in (None, *weights)])
 
     def turning(piece: slice) -> np.ndarray:
-        some = np.arange(max(piece.start - 1, 0), piece.stop)  # what a state turns into, its successor tells
-        numbers, weights = look(some, rows.owners[some])
-        first_cell = cells.of(counted[some]) * len(groups)
-        return _turnover(numbers, weights, first_cell, rows.followed[some], piece.start == 0, size)
+        with_before = slice(max(piece.start - 1, 0), piece.stop)
+        numbers, weights = look(np.arange(with_before.start, piece.stop), rows.owners[with_before])
+        places = cells.of(counted[with_before]) * len(groups)
+        return _turnover(numbers, weights, places, rows.followed[with_before], piece.start == 0, size)
 
     if alone:
         parts = rows.last_within(counted, stamps[0], standing)
@@ -154,16 +155,16 @@ def _turnover(
 
     Of a piece that is not the first, row 0 was counted in the piece before it.
     """
-    turns = ~followed[:-1]
-    for values in (numbers, *weights):
+    turns = numbers[1:] != numbers[:-1]
+    for values in weights:
         turns |= values[1:] != values[:-1]
-    came = np.flatnonzero(turns) + 1
-    left = came[followed.take(came - 1)]  # rows whose predecessor is of the same aggregate, and leaves now
+    left = np.flatnonzero(turns & followed[:-1])  # rows that are over when their successor comes
+    came = np.flatnonzero(turns | ~followed[:-1])
+    came += 1
     if first:
         came = np.append(0, came)
-    come, gone = cells.take(came), cells.take(left)
+    come, gone = cells.take(came), cells[1:].take(left)
     come += numbers.take(came)
-    left -= 1
     gone += numbers.take(left)
     return np.stack(
         [

@@ -10,6 +10,8 @@ BENCHES = {
     "fold": "fold",
     "cold": "cold",
     "pit_join": "pit_join",
+    "variants": "variants",
+    "funnel": "funnel",
     "long_order": "long_order",
     "import": "import_time",
 }

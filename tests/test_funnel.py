@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import titan_lab as tl
 from titan_lab import chains as module
-from titan_lab import parallel
+from titan_lab import parallel, tracks
 from titan_lab.errors import FunnelError, InstantError, NoSuchColumn
 from titan_lab.event import EVENTS
 from titan_lab.testing import slow_mining
@@ -193,6 +193,52 @@ def test_pieces_threads_and_the_order_of_rows_change_nothing(
     after = tl.from_frame(events.sample(fraction=1, shuffle=True, seed=7)).funnel(steps, **rules)
     assert after.steps.equals(before.steps)
     assert after.witnesses.equals(before.witnesses)
+
+
+# --- groups, against the fold event by event --------------------------------------------------------------
+
+
+def groups_agree(events: pl.DataFrame, by: str) -> None:
+    """Compare each chain's group with the fold up to its first step, and the counts with the witnesses."""
+    book = tl.from_frame(events).fold(tl.Order)
+    some = [lambda kind: kind != "OrderCreated", lambda kind: True]
+    try:
+        found = book.funnel(some, within="2s", by=by, reentry=True)
+    except FunnelError:  # nobody takes the first step
+        return
+    lives = lives_of(events)
+    for aggregate_id, value, numbers in found.witnesses.select("aggregate_id", by, "versions").iter_rows():
+        life = [event for event in lives[aggregate_id] if event.version <= numbers[0]]
+        assert value == getattr(tl.Order.fold(life), by)
+    rows = found.witnesses.select(by, "reached").rows()
+    for value, step, count in found.steps.select(by, "step", "count").iter_rows():
+        assert count == sum(other == value and reached >= step for other, reached in rows)
+    assert len(found.steps) == 2 * len({value for value, _ in rows})
+
+
+@often
+@given(events=histories(), by=st.sampled_from(["status", "total", "user_id"]))
+def test_groups_are_the_state_after_the_first_step(events: pl.DataFrame, by: str) -> None:
+    """Whatever is known by then, null where nothing is."""
+    groups_agree(events, by)
+
+
+def test_a_group_by_what_became_of_an_order_later_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug: the state after the last event, which the funnel's beginning could not know."""
+    at = tracks.Latest.at
+
+    def last(self: Any, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
+        return at(self, (self.typed.ends - 1)[owners], owners)
+
+    monkeypatch.setattr(tracks.Latest, "at", last)
+
+    @hunting
+    @given(events=histories())
+    def check(events: pl.DataFrame) -> None:
+        groups_agree(events, "total")
+
+    with pytest.raises(AssertionError):
+        check()
 
 
 # --- what others got wrong --------------------------------------------------------------------------------
@@ -464,3 +510,5 @@ def test_a_column_that_a_funnel_has_itself_is_refused() -> None:
     frame = pl.DataFrame({"aggregate_id": ["a"], "event_type": ["Opened"], "timestamp": [START]})
     with pytest.raises(FunnelError, match="a funnel has a column 'count' of its own"):
         tl.from_frame(frame).fold(Ticket).funnel(["Opened"], by="count")
+    with pytest.raises(FunnelError, match="a funnel has a column 'aggregate_id' of its own"):
+        tl.from_frame(frame).funnel(["Opened"], by="aggregate_id")

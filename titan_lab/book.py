@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from titan_lab import change, conform, dwell
 from titan_lab.bisect import bisect
 from titan_lab.branch import Edited
 from titan_lab.clock import Cut, Instant, check_cut, from_micros, iso, micros
+from titan_lab.cohorts import retention
 from titan_lab.errors import InstantError, NoSuchAggregate, nearest
 from titan_lab.explain import explain
 from titan_lab.funnel import Funnel, funnel
@@ -383,6 +385,30 @@ class Book(Timeline):
         ('status', 'CANCELLED', 67, 0, -67)
         """
         return Branch.of(self, name, at)
+
+    def retention(self, by: str = "1mo", of: str = "user_id", zone: str | None = None) -> pl.DataFrame:
+        """Count who comes back: users by the period of their first order, and how many order again when.
+
+        A user is a value of the column `of`, as it is after an aggregate's last event; aggregates without one
+        are left out. A user is active in a period if one of their aggregates has its first event then. by:
+        the period, of the calendar of `zone` (the log's, else UTC): "1d", "1w" (from Monday), "1mo", "1q",
+        "1y".
+
+        Returns cohort Date, the first day of the period of the first order; period Int64, 0 for that one, 1
+        for the next, up to the last in which anything began; users Int64, the cohort's size; active Int64;
+        and share Float64, of the cohort. Sorted by cohort, period. The last period may not be over yet.
+
+        Raises InstantError for a period or zone that is none, NoSuchColumn.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.retention("1w").select("period", "users", "active").rows()[:3]
+        [(0, 55, 55), (1, 55, 18), (2, 55, 17)]
+        """
+        values = self._track(of)
+        users = values.at(self.rows.last.astype(np.int64), np.arange(len(self)))  # type: ignore[union-attr]
+        began = self.typed.timestamp[self.typed.starts]
+        return retention(users, began, by, zone or self.zone)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}

@@ -1,9 +1,9 @@
 """Chains: how far each life comes along given steps, and the rows that prove it.
 
-For every step and row it is written down which row takes that step next, so that a chain goes on by one
-look, and all chains at once. Work goes in pieces of whole lives, each small enough for the
-processor's cache. All order is row order, which is version order: equal timestamps are no ties, and a row
-proves one step only, also where the same step stands twice.
+For every step and row it is written down which row takes that step next, so that a chain goes on by one look,
+and all chains at once. Work goes in pieces of whole lives, each small enough for the processor's cache. All
+order is row order, which is version order: equal timestamps are no ties, and a row proves one step only, also
+where the same step stands twice.
 """
 
 from __future__ import annotations
@@ -60,16 +60,24 @@ class Course:
 def chains(rows: Rows, course: Course) -> Chains:
     """Find the chains of all lives."""
     bounds = rows.typed.bounds
+    moments, owners = rows.counted("prefix"), rows.owners  # worked out once, before the threads ask for them
     cuts = np.searchsorted(bounds, np.arange(0, len(rows.typed), PIECE))
     edges = np.unique(np.append(cuts, len(bounds) - 1))
     lives = [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
-    found = each(lambda some: _look(_Piece(rows, some), course), lives, len(rows.typed))
-    steps = range(len(course.steps))
+    found = each(lambda some: _look(_Piece(rows, moments, owners, some), course), lives, len(rows.typed))
+
+    def whole(step: int) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            joined([one.rows[step] for one in found], np.int64),
+            joined([one.waits[step] for one in found], np.int64),
+        )
+
+    steps = each(whole, range(len(course.steps)), len(rows.typed))
     return Chains(
         joined([one.lives for one in found], np.int64),
         joined([one.depth for one in found], np.int64),
-        [joined([one.rows[step] for one in found], np.int64) for step in steps],
-        [joined([one.waits[step] for one in found], np.int64) for step in steps],
+        [taken for taken, _ in steps],
+        [waits for _, waits in steps],
     )
 
 
@@ -83,14 +91,14 @@ class _Taken(NamedTuple):
 class _Piece:
     """Some whole lives, their rows numbered from 0."""
 
-    def __init__(self, rows: Rows, lives: slice) -> None:
+    def __init__(self, rows: Rows, moments: np.ndarray, owners: np.ndarray, lives: slice) -> None:
         bounds = rows.typed.bounds[lives.start : lives.stop + 1]
         self.first_life, self.first_row = lives.start, int(bounds[0])
         some = slice(self.first_row, int(bounds[-1]))
         self.bounds = bounds - self.first_row
         self.kind = rows.typed.kind[some]
-        self.moments = rows.counted("prefix")[some]
-        self.owners = rows.owners[some] - lives.start
+        self.moments = moments[some]
+        self.owners = owners[some] - lives.start
         self.none = len(self.kind)  # the row that stands for "there is none"
         self._taken: dict[Step, _Taken] = {}
 

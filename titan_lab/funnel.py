@@ -33,6 +33,7 @@ STEPS: dict[str, Any] = {
     "share_of_previous": pl.Float64,
     "median_wait": pl.Duration("us"),
 }
+WITNESSES = ("aggregate_id", "reached", "versions", "event_types", "timestamps")
 FIELD = re.compile(r"(payload|metadata)\.(\w+(?:\.\w+)*)")
 
 
@@ -58,7 +59,7 @@ def funnel(
     if order == "any":
         _apart(names, tables)
         names = [f"{number} of {len(names)}" for number in range(1, len(names) + 1)]
-    if by is not None and by[0] in STEPS:
+    if by is not None and by[0] in (*STEPS, *WITNESSES):
         raise FunnelError(f"a funnel has a column {by[0]!r} of its own", hint="rename yours", column=by[0])
     return Funnel(rows, names, Course(tables, window(within), strict, order == "any", reentry), by)
 
@@ -86,7 +87,7 @@ class Funnel:
         # Which row of the frame each step of each chain adds to.
         if self._by is None:
             groups = pl.Series([None])
-            places = np.repeat(np.arange(size, dtype=np.int16), self.counts)
+            places = np.repeat(np.arange(size, dtype=np.int32), self.counts)
         else:
             groups = self._by.unique().sort(nulls_last=True)
             first = _places(self._by, groups) * size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 from itertools import combinations, permutations
 from math import floor
@@ -133,3 +133,32 @@ def _follows(names: Sequence[str], steps: Sequence[Takes]) -> bool:
 def _fills(names: Sequence[str], steps: Sequence[Takes]) -> bool:
     """Tell whether some of the steps, in some order, are taken by these names."""
     return any(_follows(names, some) for some in permutations(steps, len(names)))
+
+
+def retention(orders: Sequence[tuple[str | None, date]], by: str) -> list[tuple[date, int, int, int, float]]:
+    """Note who ordered in which period, then ask of every cohort and period who is in both."""
+    periods: dict[str, set[date]] = {}
+    for user, day in orders:
+        if user is not None:
+            periods.setdefault(user, set()).add(begin_of(day, by))
+    last = max((begin_of(day, by) for _, day in orders), default=date.min)
+    rows = []
+    for cohort in sorted({min(some) for some in periods.values()}):
+        users = [some for some in periods.values() if min(some) == cohort]
+        period, place = cohort, 0
+        while period <= last:
+            active = sum(period in some for some in users)
+            rows.append((cohort, place, len(users), active, active / len(users)))
+            period, place = (
+                begin_of(period + timedelta(days={"d": 1, "w": 7, "m": 31, "q": 92, "y": 366}[by[1]]), by),
+                place + 1,
+            )
+    return rows
+
+
+def begin_of(day: date, by: str) -> date:
+    """Give the first day of the period that a day lies in."""
+    if by == "1w":
+        return day - timedelta(days=day.weekday())
+    months = {"1d": day.month, "1mo": day.month, "1q": (day.month - 1) // 3 * 3 + 1, "1y": 1}
+    return day.replace(month=months[by], day=day.day if by == "1d" else 1)

@@ -8,6 +8,8 @@ BENCHES = {
     "at_all": "at_all",
     "fold": "fold",
     "cold": "cold",
+    "blame": "blame",
+    "diff": "diff",
     "pit_join": "pit_join",
     "long_order": "long_order",
     "import": "import_time",

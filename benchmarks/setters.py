@@ -29,21 +29,16 @@ def events(file: Path, columns: list[str]) -> pl.DataFrame:
 
 def states(events: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
     """Write every state out, with the instant `until` which it held and the event behind each column."""
-    carried = events.select(
-        "order",
-        "aggregate_id",
-        "timestamp",
-        *columns,
-        # An event without a correlation_id must not show an earlier one's: "" stands for none.
-        *(
-            pl.when(pl.col(name).is_not_null()).then(pl.col(one).fill_null("") if one == "correlation_id" else one)
-            .alias(f"{name}_{one}")
-            for name in columns
-            for one in EVENT
-        ),
-    )  # fmt: skip
+    behind = [_behind(name, one) for name in columns for one in EVENT]
+    carried = events.select("order", "aggregate_id", "timestamp", *columns, *behind)
     filled = [pl.col(name).forward_fill() for name in carried.columns[3:]]
     return carried.with_columns(filled).hstack([peers.intervals(events, [])["until"]])
+
+
+def _behind(name: str, one: str) -> pl.Expr:
+    # An event without a correlation_id must not show an earlier one's: "" stands for none.
+    value = pl.col(one).fill_null("") if one == "correlation_id" else pl.col(one)
+    return pl.when(pl.col(name).is_not_null()).then(value).alias(f"{name}_{one}")
 
 
 def load(con: Any, name: str, frame: pl.DataFrame) -> None:

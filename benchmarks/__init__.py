@@ -9,6 +9,8 @@ BENCHES = {
     "at_all": "at_all",
     "fold": "fold",
     "cold": "cold",
+    "blame": "blame",
+    "diff": "diff",
     "pit_join": "pit_join",
     "variants": "variants",
     "funnel": "funnel",

@@ -205,7 +205,7 @@ def blame_of(aggregate: Any, payloads: Any) -> tuple[Law, st.SearchStrategy, st.
         (tracks.Key, "sources", lambda self, at, owners: at),
         (typed, "_differing", lambda before, after, names: np.ones(before.height, dtype=bool)),
         (metadata, "HEADS", ('{"correlation_id": ', '{"correlation_id": "')),
-        (change, "_distinct", lambda found, size: (found[:1], np.zeros(len(found), dtype=np.int64))),
+        (typed.Typed, "correlations_of", lambda self, at: self.correlations.gather(at // 2)),
     ],
     ids=[
         "a place for a row",

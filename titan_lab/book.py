@@ -405,8 +405,7 @@ class Book(Timeline):
         >>> book.retention("1w").select("period", "users", "active").rows()[:3]
         [(0, 55, 55), (1, 55, 18), (2, 55, 17)]
         """
-        values = self._track(of)
-        users = values.at(self.rows.last.astype(np.int64), np.arange(len(self)))  # type: ignore[union-attr]
+        users = self.track(of).at(self.rows.last.astype(np.intp), np.arange(len(self)))
         began = self.typed.timestamp[self.typed.starts]
         return retention(users, began, by, zone or self.zone)
 

@@ -16,7 +16,6 @@ from titan_lab.asof import rows_at
 from titan_lab.clock import Cut, Instant, check_cut, interval, micros
 from titan_lab.errors import InstantError, NoSuchColumn
 from titan_lab.fold import Aggregate
-from titan_lab.metadata import correlation_ids
 from titan_lab.parallel import each
 from titan_lab.reducers import key, step
 from titan_lab.timeline import FOREVER, Timeline, as_instants
@@ -202,13 +201,6 @@ def _events_at(typed: Typed, rows: np.ndarray) -> Columns:
     rows = np.maximum(rows, 0) if some_missing else rows
     if not len(typed):
         rows = rows[:0]
-    rises = bool((rows[1:] > rows[:-1]).all())
-
-    def correlations() -> pl.Series:
-        if rises:
-            return correlation_ids(typed.metadata_of(rows))
-        needed, place = _distinct(rows, len(typed))
-        return correlation_ids(typed.metadata_of(needed)).gather(place)
 
     def with_nulls(column: Callable[[], pl.Series]) -> Callable[[], pl.Series]:
         if not len(typed):
@@ -220,7 +212,7 @@ def _events_at(typed: Typed, rows: np.ndarray) -> Columns:
         "version": lambda: pl.Series(typed.version.take(rows)),
         "event_type": lambda: kinds.gather(typed.kind.take(rows).astype(np.uint32)),
         "timestamp": lambda: as_instants(typed.timestamp.take(rows)),
-        "correlation_id": correlations,
+        "correlation_id": lambda: typed.correlations_of(rows),
     }
     return {name: with_nulls(column) for name, column in columns.items()}
 
@@ -342,15 +334,6 @@ def _by_aggregate(places: list[np.ndarray], size: int) -> tuple[np.ndarray, np.n
     return counts, order
 
 
-def _distinct(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give each row once, ascending, and the place of each row among these."""
-    if 8 * len(rows) < size:
-        return np.unique(rows, return_inverse=True)
-    found = np.zeros(size, dtype=bool)
-    found[rows] = True
-    return np.flatnonzero(found), (np.cumsum(found, dtype=np.uint32) - np.uint32(1))[rows]
-
-
 # --- upcasts ----------------------------------------------------------------------------------------------
 
 
@@ -378,4 +361,6 @@ def _upcasts(book: Timeline, column: str, rows: np.ndarray) -> pl.Series:
         for bits in range(2 ** len(fills)):
             idle = {name for bit, name in enumerate(fills) if not bits >> bit & 1}
             told.append(" > ".join(one.name for one in steps if one.name not in idle) or None)
+    if len(told) == 1:
+        return pl.Series(told, dtype=pl.String).new_from_index(0, len(rows))
     return pl.Series(told, dtype=pl.String).gather(codes[np.maximum(rows - low, -1)])

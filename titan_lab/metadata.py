@@ -18,7 +18,7 @@ def correlation_ids(metadata: pl.Series) -> pl.Series:
     Null where there is no metadata, where it does not say, and where it says an object or an array.
     """
     pieces = in_pieces(metadata, _correlation_ids)
-    return pl.concat(pieces) if pieces else pl.Series([], dtype=pl.String)
+    return pl.concat(pieces, rechunk=True) if pieces else pl.Series([], dtype=pl.String)
 
 
 def _correlation_ids(texts: pl.Series) -> pl.Series:

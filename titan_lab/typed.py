@@ -28,6 +28,7 @@ from titan_lab.event import (
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit
 from titan_lab.marks import marks, nulls
+from titan_lab.metadata import correlation_ids
 from titan_lab.parallel import joined
 from titan_lab.payload import EventType
 from titan_lab.shapes import Nested
@@ -35,6 +36,7 @@ from titan_lab.upcast import Chain, Upcast
 
 WhenNewer = Literal["raise", "reject"]
 
+FEW = 8  # an eighth of all rows is no longer few
 NOT_JSON = Misfit("$", f"payload {NO_OBJECT}")
 BOOLEAN = r"[:\[,]\s*(?:true|false)"
 HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])"  # the first half of a character, without its second
@@ -95,6 +97,18 @@ class Typed:
     def aggregate_of(self, rows: np.ndarray) -> np.ndarray:
         """Number the aggregate that each row belongs to."""
         return np.searchsorted(self.starts, rows, side="right") - 1
+
+    @cached_property
+    def correlations(self) -> pl.Series:
+        """The correlation_id that each row's metadata tells, or null."""
+        return correlation_ids(self.metadata)
+
+    def correlations_of(self, rows: np.ndarray) -> pl.Series:
+        """Give the correlation_id of some rows; once many are asked for, all are read and kept."""
+        if FEW * len(rows) > len(self) or "correlations" in vars(self):
+            return self.correlations.gather(rows)
+        needed, place = np.unique(rows, return_inverse=True)
+        return correlation_ids(self.metadata_of(needed)).gather(place)
 
     def metadata_of(self, rows: np.ndarray) -> pl.Series:
         """Gather metadata texts."""

@@ -9,6 +9,7 @@ BENCHES = {
     "fold": "fold",
     "cold": "cold",
     "pit_join": "pit_join",
+    "branch": "branch",
     "long_order": "long_order",
     "import": "import_time",
 }

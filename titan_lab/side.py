@@ -10,6 +10,7 @@ import polars as pl
 from titan_lab.event import TIMESTAMP
 from titan_lab.lists import ranges
 from titan_lab.timeline import Timeline
+from titan_lab.tracks import States
 
 ILLEGAL = pl.Schema(
     {
@@ -53,6 +54,14 @@ class Side:
     def total(self, name: str) -> int:
         """Add up a column of exact numbers, in its smallest unit."""
         return exact_total(self.book.tracks[name].units(self.rows, self.owners))
+
+    def counts(self, name: str) -> dict[str | None, int]:
+        """Count the aggregates in each state of a machine's column; None counts those in none."""
+        track = self.book.tracks[name]
+        assert isinstance(track, States)
+        codes = track.codes(self.rows, self.owners)
+        names = track.named(np.arange(track.size + 1)).to_list()
+        return dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
 
     def illegal(self, name: str, allowed: dict[str | None, tuple[str, ...]]) -> pl.DataFrame:
         """List the transitions of a machine's column that are not allowed, by aggregate and version."""

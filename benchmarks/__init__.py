@@ -14,6 +14,7 @@ BENCHES = {
     "pit_join": "pit_join",
     "variants": "variants",
     "funnel": "funnel",
+    "branch": "branch",
     "long_order": "long_order",
     "import": "import_time",
 }

@@ -23,11 +23,10 @@ from titan_lab.event import EVENTS
 from titan_lab.fold import Aggregate
 from titan_lab.insertion import room_for
 from titan_lab.lazily import Folded, Tracks
-from titan_lab.lists import ranges
 from titan_lab.notebook import html
 from titan_lab.recorded import KEY, events_at
 from titan_lab.rows import Rows
-from titan_lab.splice import NO_ROWS, Places, Spliced, nothing, places, splice
+from titan_lab.splice import NO_ROWS, Places, Spliced, lives, nothing, places, splice
 from titan_lab.timeline import Basis, Timeline
 from titan_lab.tracks import Track
 from titan_lab.typed import Typed, typed
@@ -324,16 +323,15 @@ class Edited(Timeline):
     @cached_property
     def _touched(self) -> np.ndarray:
         """Number the base's aggregates that have other events here."""
-        owners = self.base.typed.aggregate_of(self.gone)
+        owners = self.base.rows.owners[self.gone]
         return np.unique(np.concatenate([owners, self._found.number[self._found.known]]))
 
     @cached_property
     def _part(self) -> Timeline:
         """Fold the touched aggregates alone."""
-        base, touched = self.base.typed, self._touched
-        rows = ranges(base.starts[touched], (base.ends - base.starts)[touched])
-        gone = np.searchsorted(rows, self.gone)
-        return Folded(self.aggregate, splice(base.take(rows), gone, self.added.typed).typed, self.zone)
+        before, rows = lives(self.base.typed, self._touched)
+        after = splice(before, np.searchsorted(rows, self.gone), self.added.typed)
+        return Folded(self.aggregate, after.typed, self.zone)
 
     @property
     def _same_fold(self) -> bool:
@@ -356,8 +354,7 @@ class Edited(Timeline):
 
     def _edited(self, told: str, rows: np.ndarray, new: Added | None = None) -> Self:
         """Give a branch without some rows of this one, and with new events."""
-        origin = self._whole.origin[rows]
-        old, ours = origin[origin >= 0], ~origin[origin < 0]
+        old, ours = self._whole.parted(rows)
         added = self.added
         if len(ours) or new is not None:
             more = Added(EVENTS.to_frame(), nothing()) if new is None else new
@@ -365,8 +362,13 @@ class Edited(Timeline):
             keep[ours] = False
             events = pl.concat([added.events.filter(keep), more.events]).sort(KEY)
             added = Added(events, splice(added.typed, ours, more.typed).typed)
-        lives = len(np.unique(self.typed.aggregate_of(rows))) if new is None else len(new.typed.ids)
-        step = Edit(told, len(rows) if new is None else len(new.events), lives)
+        if new is not None:
+            step = Edit(told, len(new.events), len(new.typed.ids))
+        else:
+            owners = (
+                self.base.rows.owners[rows] if self._whole.origin is None else self.typed.aggregate_of(rows)
+            )
+            step = Edit(told, len(rows), len(np.unique(owners)))
         return type(self)(
             self.base,
             self.name,

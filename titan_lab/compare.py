@@ -141,19 +141,17 @@ class Comparison:
         ]
         for name in self.columns:
             reducer = self._branch.book.aggregate.reducers[name]
-            if not isinstance(reducer, machine):
-                continue
             other = self._base.book.aggregate.reducers[name]
-            states = list(dict.fromkeys([*reducer.names, *getattr(other, "names", [])]))
+            if not (isinstance(reducer, machine) and isinstance(other, machine)):
+                continue
             sides = (self._all, self._base, self._branch) if name in self._suspects else (self._all,)
-            base, *both = (_counts(side.column(name), states) for side in sides)
-            change = both[1] - both[0] if both else np.zeros_like(base)
-            rows += list(zip([name] * len(base), [*states, None], base, change, strict=True))
-        told = [
-            (name, state, int(base), int(base + change), int(change))
-            for name, state, base, change in rows
-            if state is not None or name is None or base or change
-        ]
+            base, *both = (side.counts(name) for side in sides)
+            before, after = both or ({}, {})
+            for state in dict.fromkeys([*reducer.names, *base, None]):
+                change = after.get(state, 0) - before.get(state, 0)
+                if state is not None or base.get(state) or change:
+                    rows.append((name, state, base.get(state, 0), change))
+        told = [(name, state, base, base + change, change) for name, state, base, change in rows]
         return pl.DataFrame(told, schema=STATES, orient="row")
 
     @cached_property
@@ -236,12 +234,6 @@ def _at(values: pl.Series, there: np.ndarray) -> pl.Series:
         return values if whole else values.gather(there)
     found = pl.Series(np.maximum(there, 0)).set(pl.Series(missing), None).cast(pl.UInt32)
     return values.gather(found) if len(values) else values.clear(len(there))
-
-
-def _counts(states: pl.Series, names: list[str]) -> np.ndarray:
-    """Count values by name; the last number is of those that are null."""
-    counts = dict(states.cast(pl.String).alias("").value_counts(name="n").iter_rows())
-    return np.array([counts.get(name, 0) for name in [*names, None]], dtype=np.int64)
 
 
 def same_declaration(mine: Timeline, other: Timeline) -> None:

@@ -56,6 +56,12 @@ class Side:
         """Add up a column of exact numbers, in its smallest unit."""
         return exact_total(self.book.tracks[name].units(self.rows, self.owners))
 
+    def counts(self, name: str) -> dict[str | None, int]:
+        """Count the aggregates in each state of a machine's column; None counts those in none."""
+        track = self.book.tracks[name]
+        counts = np.bincount(track.grouped(self.rows, self.owners), minlength=len(track.groups))
+        return dict(zip(track.groups.to_list(), counts.tolist(), strict=True))
+
     def illegal(self, declared: machine) -> pl.DataFrame:
         """List the transitions of a machine's column that are not allowed, by aggregate and version."""
         typed, starts = self.book.typed, self.book.typed.starts[self.owners]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,17 +16,38 @@ import polars as pl
 
 from titan_lab.asof import rows_at
 from titan_lab.event import EVENTS
+from titan_lab.lists import ranges
 from titan_lab.parallel import each
 from titan_lab.typed import Part, Typed
 
 NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
+class Later(Typed):
+    """A history whose metadata are only gathered when somebody asks for them; hardly anybody does."""
+
+    def __init__(self, *, metadata: Callable[[], pl.Series], **columns: Any) -> None:
+        self._told = metadata
+        for name, column in columns.items():
+            setattr(self, name, column)
+
+    @cached_property
+    def metadata(self) -> pl.Series:  # type: ignore[override]
+        return self._told()
+
+
 class Spliced(NamedTuple):
-    """A history, and where each of its rows comes from: the row of the old one, or ~ the row of the new."""
+    """A history, and where its rows come from: rows of the old one, or ~ rows of the new; None: all old."""
 
     typed: Typed
-    origin: np.ndarray
+    origin: np.ndarray | None
+
+    def parted(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tell rows of the old history from rows of the new one, and number them as these do."""
+        if self.origin is None:
+            return rows, NO_ROWS
+        origin = self.origin[rows]
+        return origin[origin >= 0], ~origin[origin < 0]
 
 
 class Places(NamedTuple):
@@ -49,7 +71,7 @@ def nothing() -> Typed:
 
 
 def places(ids: pl.Series, wanted: pl.Series) -> Places:
-    """Find ids, sorted, among sorted ids: each one's number, or the number before which it would stand."""
+    """Find ids among sorted ids: each one's number, or the number before which it would stand."""
     if not len(ids) or not len(wanted):
         return Places(np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool))
     number = ids.search_sorted(wanted).to_numpy().astype(np.int64)
@@ -63,7 +85,7 @@ def splice(old: Typed, gone: np.ndarray, new: Typed) -> Spliced:
     No row that stays may have the aggregate_id and version of a new one.
     """
     if not len(new) and not len(gone):
-        return Spliced(old, np.arange(len(old)))
+        return Spliced(old, None)
     if not len(old):
         return Spliced(new, ~np.arange(len(new)))
     keep = np.ones(len(old), dtype=bool)
@@ -92,12 +114,42 @@ def splice(old: Typed, gone: np.ndarray, new: Typed) -> Spliced:
         "version": lambda: merged(old.version, new.version),
         "timestamp": lambda: merged(old.timestamp, new.timestamp),
         "kind": lambda: merged(_codes(old, kinds), _codes(new, kinds)),
-        "metadata": metadata,
         "parts": lambda: _parts(old, gone, new, origin, added),
     }
     done = each(lambda column: column(), work.values(), len(old))
     ids, starts = _aggregates(old, gone, new, found)
-    return Spliced(Typed(ids, starts, kinds=kinds, **dict(zip(work, done, strict=True))), origin)
+    columns = dict(zip(work, done, strict=True))
+    return Spliced(Later(ids=ids, starts=starts, kinds=kinds, metadata=metadata, **columns), origin)
+
+
+def lives(history: Typed, numbers: np.ndarray) -> tuple[Typed, np.ndarray]:
+    """Keep some aggregates (ascending), and tell the rows that they had."""
+    lengths = (history.ends - history.starts)[numbers]
+    rows = ranges(history.starts[numbers], lengths)
+    wanted = np.zeros(len(history), dtype=bool)
+    wanted[rows] = True
+    place = np.empty(len(history), dtype=np.int32 if len(history) < 2**31 else np.int64)
+    place[rows] = np.arange(len(rows))
+
+    def some(part: Part) -> Part:
+        kept = np.flatnonzero(wanted.take(part.rows))
+        fields = (
+            part.fields.select(pl.all().gather(kept)) if part.fields.width else pl.DataFrame(height=len(kept))
+        )
+        return Part(part.event_type, place.take(part.rows.take(kept)).astype(np.int64), fields)
+
+    parts = [part for part in each(some, history.parts, len(history)) if len(part.rows)]
+    found = Later(
+        ids=history.ids.gather(numbers),
+        starts=np.cumsum(lengths) - lengths,
+        version=history.version.take(rows),
+        timestamp=history.timestamp.take(rows),
+        kind=history.kind.take(rows),
+        kinds=history.kinds,
+        metadata=lambda: history.metadata.gather(rows),
+        parts=parts,
+    )
+    return found, rows
 
 
 def _before(old: Typed, new: Typed, found: Places) -> np.ndarray:

@@ -181,6 +181,13 @@ def test_a_column_that_cannot_be_stayed_in_is_named() -> None:
     assert "'status'" in str(caught.value.hint)
     with pytest.raises(DeclarationError, match="a list is no state"):
         book.dwell("items")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dwells, "FEW", 1)
+        two = fold(("a", 1, "OrderCreated", "10:00"), ("b", 1, "OrderCreated", "10:00"))
+        assert len(two.dwell("user_id")) == 1
+        with pytest.raises(DeclarationError, match="id has 2 values, and dwell is for a column of up to 1 "):
+            two.dwell("id")
+        assert len(two.stays("id")) == 2
     with pytest.raises(NoSuchColumn, match="valid_from"):
         book.stays("valid_from")
     with pytest.raises(InstantError, match="no time zone"):

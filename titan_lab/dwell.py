@@ -16,6 +16,7 @@ from titan_lab.timeline import Timeline, as_instants
 
 MEDIAN, P90 = 0.5, 0.1  # the shares of stays that are longer
 HAIR = 1e-9  # a product of shares that should be 0.5 may come out a little above
+FEW = 256  # states that a column may have
 DURATION = pl.Duration("us")
 STAYS = {
     "aggregate_id": pl.String(),
@@ -94,15 +95,23 @@ def dwell(book: Timeline, column: str, until: Instant | None) -> pl.DataFrame:
     found = find(book, column, until)
     counts = np.bincount(found.codes, minlength=len(found.states))
     occurring = np.flatnonzero(counts)
+    if len(occurring) > FEW:
+        raise DeclarationError(
+            f"{column} has {len(occurring):,} values, and dwell is for a column of up to {FEW:,} states",
+            hint="book.stays() lists the stays of any column",
+        )
+    place = np.zeros(len(found.states), dtype=np.uint8)  # a byte is looked through faster
+    place[occurring] = np.arange(len(occurring))
+    codes = place.take(found.codes)
 
     def one(code: int) -> tuple[int, int, int | None, int, int | None, int]:
-        some = np.flatnonzero(found.codes == code)
+        some = np.flatnonzero(codes == code)
         length, open_ = found.length.take(some), found.open.take(some)
         finished, censored = (length.take(np.flatnonzero(kept)) for kept in (~open_, open_))
         median, mean, p90 = survival(finished, censored)
         return len(finished), len(censored), median, mean, p90, _milliseconds(length)
 
-    told = each(one, occurring.tolist(), len(found.codes))
+    told = each(one, range(len(occurring)), len(codes))
     finished, open_, medians, means, p90s, totals = zip(*told, strict=True) if told else [()] * 6
     return pl.DataFrame(
         {
@@ -123,9 +132,9 @@ def survival(finished: np.ndarray, censored: np.ndarray) -> tuple[int | None, in
 
     S(t), the share of stays that are longer than t, is the product over the lengths up to t of 1 - ended /
     at risk; at risk is every stay that is as long or longer, cut off or not (Kaplan and Meier 1958, Journal
-    of the American Statistical Association 53, 457-481, formula 2b). A percentile is the smallest length at
+    of the American Statistical Association 53, 457-481). A percentile is the smallest length at
     which S is no more than what is left; None where S never falls that far. The mean is the area under S up
-    to the longest stay of all (Klein and Moeschberger, Survival Analysis, 2nd edition, formula 4.5.1).
+    to the longest stay of all (Klein and Moeschberger, Survival Analysis, 2nd edition, section 4.5).
     """
     finished, censored = np.sort(finished), np.sort(censored)
     longest = max(finished[-1] if len(finished) else 0, censored[-1] if len(censored) else 0)

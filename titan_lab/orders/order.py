@@ -19,7 +19,7 @@ from titan_lab.orders.upcasts import ORDER_UPCASTS
 from titan_lab.reducers import first, key, latest, machine, total_of
 
 ITEM = pl.element().struct
-IN_ITEMS = pl.col("items").list.eval(ITEM.field("quantity") * ITEM.field("price")).list.sum()
+IN_ITEMS = pl.col("items").list.agg((ITEM.field("quantity") * ITEM.field("price")).sum())
 TELLS_ITEMS = pl.col("event_type").is_in([OrderCreated.event_type, OrderModified.event_type])
 
 

@@ -34,7 +34,7 @@ class Mined(Timeline):
         Meier (1958), null where too many stays are open to tell; mean is restricted to the longest stay seen,
         hence too small where that one is open. ``titan_lab.dwell.survival`` has the formulas.
 
-        Raises NoSuchColumn, DeclarationError for a column of lists, InstantError.
+        Raises NoSuchColumn, DeclarationError for a column of lists or of more than 256 values, InstantError.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)

@@ -59,6 +59,7 @@ class Timeline:
         zone: str | None = None,
         rejected: pl.DataFrame | None = None,
         read_events: Callable[[str], pl.DataFrame] | None = None,
+        made: tuple[Rows, dict[str, Track]] | None = None,
     ) -> None:
         self.aggregate = aggregate
         self.typed = typed
@@ -66,11 +67,7 @@ class Timeline:
         self.rejected = REJECTED.to_frame() if rejected is None else rejected
         self.basis = Basis(source, frontier, aggregate.fingerprint(), len(typed))
         self.read_events = read_events
-        self._shared = Shared(typed)
-        self.rows = Rows(typed)
-        reducers = aggregate.reducers
-        tracks = each(lambda reducer: reducer.track(typed, self._shared), reducers.values(), len(typed))
-        self.tracks: dict[str, Track] = dict(zip(reducers, tracks, strict=True))
+        self.rows, self.tracks = made or (Rows(typed), _tracks(aggregate, typed))
 
     # ------------------------------------------------------------------ looking
 
@@ -372,6 +369,12 @@ class Timeline:
         return pl.concat([self.frame(rows[calm], owners[calm], wanted, counted), refolded]).sort(
             "aggregate_id"
         )
+
+
+def _tracks(aggregate: type[Aggregate], typed: Typed) -> dict[str, Track]:
+    shared, reducers = Shared(typed), aggregate.reducers
+    tracks = each(lambda reducer: reducer.track(typed, shared), reducers.values(), len(typed))
+    return dict(zip(reducers, tracks, strict=True))
 
 
 def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Series:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import base64
 import mmap
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from titan_lab.errors import KeepError
 from titan_lab.lists import lists_apart
 from titan_lab.marks import nulls
 
@@ -49,14 +53,19 @@ class Writer:
         """Let what was written so far stand under a second name, too."""
         file, dtype, length = self.layout["arrays"][name]
         self.layout["arrays"][copy] = [self._file(), dtype, length]
-        shutil.copyfile(self.folder / file, self.folder / self.layout["arrays"][copy][0])
+        with told_as_keep_errors(self.folder):
+            shutil.copyfile(self.folder / file, self.folder / self.layout["arrays"][copy][0])
 
     def column(self, name: str, values: pl.Series) -> None:
-        """Append values of any dtype that Arrow has."""
+        """Append values of any dtype that Arrow has. Raises KeepError for another."""
         plain = values.cast(_plain(values.dtype)) if _plain(values.dtype) != values.dtype else values
         told = self.layout["columns"]
         if name not in told:
-            told[name] = {"type": _written(plain), "cast": plain.dtype != values.dtype, "tree": self._node()}
+            told[name] = {
+                "type": _written(name, plain),
+                "cast": plain.dtype != values.dtype,
+                "tree": self._node(),
+            }
         self._grow(told[name]["tree"], plain.rechunk())
 
     def close(self) -> Layout:
@@ -140,7 +149,7 @@ class Writer:
         return f"{self._count:05d}"
 
     def _append(self, file: str, data: Any) -> None:
-        with (self.folder / file).open("ab", buffering=0) as out:
+        with told_as_keep_errors(self.folder), (self.folder / file).open("ab", buffering=0) as out:
             rest = memoryview(data).cast("B") if len(data) else memoryview(b"")
             while len(rest):
                 rest = rest[out.write(rest) :]
@@ -152,24 +161,28 @@ class Files:
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder = folder
         self.layout = layout
+        self._maps: dict[str, Any] = {}
 
-    def whole(self) -> str | None:
-        """Tell which file is not as it was written, or None."""
+    def open(self) -> str | None:
+        """Map all files, and tell which one is not as it was written, or None."""
         for name, (size, stamp) in self.layout["files"].items():
             try:
-                found = (self.folder / name).stat()
-            except OSError:
-                return f"{name} is gone"
-            if found.st_size != size:
-                return f"{name} has {found.st_size:,} bytes of {size:,}"
-            if found.st_mtime_ns != stamp:
-                return f"{name} was written to since"
+                with (self.folder / name).open("rb") as opened:
+                    found = os.fstat(opened.fileno())
+                    if found.st_size != size:
+                        return f"{name} has {found.st_size:,} bytes of {size:,}"
+                    if found.st_mtime_ns != stamp:
+                        return f"{name} was written to since"
+                    # A map outlives its file's name; of an empty file there is none.
+                    self._maps[name] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            except OSError as error:
+                return f"{name} cannot be read ({error.strerror})"
         return None
 
     def array(self, name: str) -> np.ndarray:
         """Map an array."""
         file, dtype, length = self.layout["arrays"][name]
-        return np.frombuffer(self._map(file), dtype, length)
+        return np.frombuffer(self._maps[file], dtype, length) if length else np.zeros(0, dtype)
 
     def has(self, name: str) -> bool:
         """Tell whether an array was written."""
@@ -197,13 +210,7 @@ class Files:
         return pa.Array.from_buffers(kind, length, [there, *data])
 
     def _buffer(self, file: str) -> Any:
-        return pa.py_buffer(self._map(file))
-
-    def _map(self, file: str) -> Any:
-        if not self.layout["files"].get(file, [0])[0]:
-            return b""
-        with (self.folder / file).open("rb") as opened:
-            return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        return pa.py_buffer(self._maps[file])
 
 
 def _plain(dtype: pl.DataType) -> pl.DataType:
@@ -217,6 +224,24 @@ def _plain(dtype: pl.DataType) -> pl.DataType:
     return dtype
 
 
-def _written(values: pl.Series) -> str:
-    kind = values.head(0).to_arrow(compat_level=NEWEST).type
+@contextmanager
+def told_as_keep_errors(path: Path) -> Iterator[None]:
+    """Let what the file system refuses be a KeepError."""
+    try:
+        yield
+    except OSError as error:
+        raise KeepError(
+            f"the folded history cannot be kept in {path}: {error.strerror or error}",
+            hint="check the folder's permissions and the room on its disk, or fold without keep=",
+        ) from error
+
+
+def _written(name: str, values: pl.Series) -> str:
+    try:
+        kind = values.head(0).to_arrow(compat_level=NEWEST).type
+    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise KeepError(
+            f"{name} is {values.dtype}, which cannot be written: {error}",
+            hint="give the column another dtype, or fold without keep=",
+        ) from error
     return base64.b64encode(pa.schema([("", kind)]).serialize().to_pybytes()).decode()

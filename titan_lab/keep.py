@@ -1,6 +1,6 @@
 """A folded history kept in a folder: written once, mapped into memory whenever it is opened again.
 
-    folder/kept.json       what is kept: of which declaration, from which source; replaced in one step
+    folder/kept            what is kept: of which declaration, from which source; replaced in one step
     folder/data-1f3a.../   the columns of the history and of its tracks, see disk.py
     folder/lock            held by whoever writes; the others wait, and then find it done
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ import polars as pl
 
 from titan_lab import tracks
 from titan_lab.book import Book
-from titan_lab.disk import Files, Writer
+from titan_lab.disk import Files, Writer, told_as_keep_errors
 from titan_lab.errors import KeepError
 from titan_lab.event import REJECTED
 from titan_lab.fold import Aggregate
@@ -41,7 +42,7 @@ except ImportError:  # no such lock on Windows: there two may write at once, and
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1  # raise it when what is written changes
-MANIFEST, LOCK, DATA = "kept.json", "lock", "data-"
+MANIFEST, LOCK, DATA = "kept", "lock", "data-"
 NOTHING = np.uint32(2**32 - 1)  # "none seen yet", until it is known how many there are in all
 AT_ONCE = 2**22
 
@@ -161,7 +162,8 @@ class Keeper:
             self.writer.array(f"{name}.codes", track._codes)
 
     def _number_nothing(self, file: str, number: int) -> None:
-        with (self.writer.folder / file).open("r+b") as opened:
+        place = self.writer.folder / file
+        with told_as_keep_errors(self.writer.folder), place.open("r+b") as opened:
             for piece in spans(self.rows, AT_ONCE):
                 opened.seek(4 * piece.start)
                 latest = np.frombuffer(opened.read(4 * (piece.stop - piece.start)), np.uint32)
@@ -244,24 +246,25 @@ def find(path: Path) -> tuple[Kept | None, str]:
             f"{path} is there and is no kept history", hint="name a folder that is not there yet, or is empty"
         )
     try:
-        told = json.loads((path / MANIFEST).read_text())
+        text = (path / MANIFEST).read_bytes()
+        kind, _, body = text.partition(b"\n")
+        if kind != _kind(body):
+            return None, f"{MANIFEST} is damaged, or was written by another edition of titan_lab"
+        kept = Kept(path, json.loads(body))
+        broken = kept.files.open()
+        if broken and (path / MANIFEST).read_bytes() != text:
+            return find(path)  # another process has replaced it in between
     except FileNotFoundError:
         return None, ""
-    except (OSError, ValueError) as error:
-        return None, f"{MANIFEST} cannot be read ({error})"
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        return None, "it was kept by another edition of titan_lab"
-    kept = Kept(path, told)
-    broken = kept.files.whole()
-    if broken is not None and (path / MANIFEST).read_text() != json.dumps(told):
-        return find(path)  # another process has replaced it in between
+    except OSError as error:
+        return None, f"{MANIFEST} cannot be read ({error.strerror})"
     return (None, f"it is damaged: {broken}") if broken else (kept, "")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Hold a folder for writing; wait while another does. Raises KeepError where it cannot be written."""
-    with _told_as_keep_errors(path):
+    with told_as_keep_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / LOCK).open("w")
     with lock:
@@ -280,11 +283,13 @@ def _sweep(path: Path, kept: str | None) -> None:
 @contextmanager
 def fresh(path: Path) -> Iterator[Keeper]:
     """Give a Keeper that writes beside what is kept; take its folder away again if that fails."""
+    kept, _ = find(path)
+    _sweep(path, kept.told["data"] if kept else None)
     folder = path / f"{DATA}{uuid.uuid4().hex[:12]}"
+    with told_as_keep_errors(path):
+        folder.mkdir()
     try:
-        with _told_as_keep_errors(path):
-            folder.mkdir()
-            yield Keeper(folder)
+        yield Keeper(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -294,8 +299,9 @@ def publish(path: Path, told: Told) -> None:
     """Let what was written count from now on, in one step, and take away what counted before."""
     part = path / f"{MANIFEST}.part"
     try:
-        with _told_as_keep_errors(path):
-            part.write_text(json.dumps({"format": FORMAT, **told}))
+        with told_as_keep_errors(path):
+            body = json.dumps(told).encode()
+            part.write_bytes(_kind(body) + b"\n" + body)
             part.replace(path / MANIFEST)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -303,19 +309,9 @@ def publish(path: Path, told: Told) -> None:
     _sweep(path, told["data"])
 
 
-@contextmanager
-def _told_as_keep_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, KeepError):
-            raise
-        raise KeepError(
-            f"the folded history cannot be kept in {path}: {error.strerror or error}",
-            hint="check the folder's permissions and the room on its disk, or fold without keep=",
-        ) from error
-    except (pl.exceptions.PolarsError, NotImplementedError) as error:
-        raise KeepError(f"a column cannot be written: {error}", hint="fold without keep=") from error
+def _kind(body: bytes) -> bytes:
+    """Write the first line of a manifest: what it is, and a sum over what it says."""
+    return f"titan_lab kept history {FORMAT} {zlib.crc32(body):08x}".encode()
 
 
 def _ours(name: str) -> bool:

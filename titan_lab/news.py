@@ -73,5 +73,7 @@ def marks_of(reader: Reader) -> pl.DataFrame:
         hashes = rows.hash_rows(seed=len(EVENTS)).alias("hash")
         marked = pl.DataFrame([rows["aggregate_id"], hashes]).group_by("aggregate_id")
         # Half of each hash, so that the sum of very many stays within 64 bits; and how many there are.
-        marks.append(marked.agg(mark=(pl.col("hash") // HALF).cast(pl.Int64).sum() + pl.len() * HALF))
+        marks.append(
+            marked.agg(mark=(pl.col("hash") // HALF).cast(pl.Int64).sum() + pl.len().cast(pl.Int64) * HALF)
+        )
     return pl.concat(marks, how="vertical_relaxed").group_by("aggregate_id").agg(pl.col("mark").sum())

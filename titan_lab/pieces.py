@@ -96,22 +96,27 @@ def fold_kept(
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Say in half a sentence how what was kept is not what is asked for; nothing where it is."""
     was, declared = before["declared"], now["declared"]
-    told = []
-    for name in dict.fromkeys([*was, *declared]):
-        if name not in was:
-            told.append(f"{name} is new")
-        elif name not in declared:
-            told.append(f"{name} is gone")
-        elif was[name] != declared[name]:
+    told = [
+        f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} {what}"
+        for names, what in (
+            ([name for name in declared if name not in was], "new"),
+            ([name for name in was if name not in declared], "gone"),
+        )
+        if names
+    ]
+    for name in was:
+        if declared.get(name, was[name]) != was[name]:
             readable = name.startswith("column")
-            told.append(f"{name} " + (f"was {was[name]}, is {declared[name]}" if readable else "has changed"))
+            told.append(
+                f"{name} {f'was {was[name]} and is now {declared[name]}' if readable else 'has changed'}"
+            )
     if not told and list(was) != list(declared):
         told.append("the columns stand in another order")
     if before["aggregates"] != now["aggregates"]:
         told.append("other aggregates were asked for")
     for name, what in (("url", "the source"), ("newer", "newer="), ("zone", "the zone")):
         if before[name] != now[name]:
-            told.append(f"{what} was {before[name]!r} and is {now[name]!r}")
+            told.append(f"{what} was {before[name]!r} and is now {now[name]!r}")
     return " and ".join(told)
 
 

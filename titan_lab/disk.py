@@ -60,9 +60,12 @@ class Writer:
         """Append values of any dtype that Arrow has. Raises KeepError for another."""
         plain = values.cast(_plain(values.dtype)) if _plain(values.dtype) != values.dtype else values
         told = self.layout["columns"]
+        kind = _written(name, plain)
+        if name in told and told[name]["type"] != kind:
+            raise AssertionError(f"{name} was written as another dtype than {plain.dtype}")
         if name not in told:
             told[name] = {
-                "type": _written(name, plain),
+                "type": kind,
                 "cast": plain.dtype != values.dtype,
                 "tree": self._node(),
             }

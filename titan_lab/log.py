@@ -281,7 +281,7 @@ class EventLog:
         if request:
             events = events.filter(request.predicate())
         refused = pl.concat(rejected)
-        if any(request.ids):
+        if request.ids != EVERYTHING.ids:
             refused = refused.filter(request.within())
         if request == EVERYTHING and parse_json:
             self._rejected = refused

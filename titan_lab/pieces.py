@@ -30,7 +30,7 @@ from titan_lab.news import News
 from titan_lab.scope import EVERYTHING, Scope
 from titan_lab.typed import Typed, WhenNewer
 
-PER_EVENT = 700  # bytes that folding takes for an event, measured by benchmarks/reopen.py
+PER_EVENT = 800  # bytes that folding takes for an event, measured by benchmarks/reopen.py
 SAMPLED = 100_000  # ids are looked at, to part them evenly
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -228,7 +228,10 @@ class Extreme(Latest):
 
 class Collected(Count):
     def prepare(self, values: pl.Series) -> pl.Series:
-        return values if self.order is None else values.gather(self.order)
+        values = _as(self.dtype.inner, values)  # type: ignore[attr-defined]
+        if self.order is not None:
+            values, self.order = values.gather(self.order), None
+        return values
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         lengths = self.numbers(rows, owners)

@@ -12,7 +12,7 @@ import polars as pl
 from titan_lab.backends.contract import Appended, Frontier, part_new
 from titan_lab.errors import EventsError, OpenError, ReadOnly
 from titan_lab.event import EVENTS, as_text, moments
-from titan_lab.scope import Scope
+from titan_lab.scope import EVERYTHING, Scope
 
 OPTIONAL = ("metadata",)
 NUMBERED = re.compile(r"\d{6,}\.parquet")
@@ -55,7 +55,7 @@ class ParquetStore:
         for file in self.files():
             rows = self._rows(file).with_row_index("place")
             # Ids of another type are text only once they were checked; whoever asked filters those.
-            if any(scope.ids) and rows.collect_schema()["aggregate_id"] == pl.String:
+            if scope.ids != EVERYTHING.ids and rows.collect_schema()["aggregate_id"] == pl.String:
                 rows = rows.filter(scope.within())
             if scope.aggregates is not None:
                 rows = rows.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))

@@ -17,7 +17,12 @@ NEAR = 20_000  # ids among which near ones are looked for
 
 
 class Book(TwoClocks, Explained, Mined):
-    """The Timeline of all aggregates. ``book["id"]`` opens one life."""
+    """The Timeline of all aggregates. ``book["id"]`` opens one life.
+
+    kept: where it is kept on disk, and why it was folded again if it was; see ``log.fold(..., keep=)``.
+    """
+
+    kept = ""
 
     def __getitem__(self, aggregate_id: str) -> Story:
         """Open one aggregate's life. Raises NoSuchAggregate, which suggests near ids."""
@@ -75,6 +80,8 @@ class Book(TwoClocks, Explained, Mined):
                 f"{int(self.rows.stepping_back.sum()):,} aggregates (see .cuts(instant))"
             )
         facts["source"], facts["complete"] = self.basis.source, self.basis.frontier
+        if self.kept:
+            facts["kept"] = self.kept
         facts["columns"] = ", ".join(self.aggregate.reducers)
         return html.card(
             f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}"

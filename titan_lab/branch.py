@@ -397,7 +397,7 @@ class Edited(Timeline):
         return pl.concat([events, own]).sort(KEY)
 
 
-def _events_of(aggregate: type[Aggregate]) -> tuple[object, str]:
+def _events_of(aggregate: type[Aggregate]) -> tuple[object, list[str]]:
     """Give all that decides how a payload is decoded."""
     shapes = {name: repr(event.shape.slots) for name, event in aggregate.events.items()}
-    return shapes, aggregate.chain.fingerprint()
+    return shapes, [step.fingerprint() for step in aggregate.chain.steps]

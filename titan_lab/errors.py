@@ -17,6 +17,7 @@
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
+    ├── KeepError             a folded history cannot be kept in a folder
     └── JobError              a scheduled notebook cannot start, or failed
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
@@ -118,6 +119,12 @@ class ReadOnly(TitanError, PermissionError):
 
 class VersionConflict(TitanError):
     """Another event already holds this (aggregate_id, version)."""
+
+
+class KeepError(TitanError, OSError):
+    """A folded history cannot be kept in a folder."""
+
+    __str__ = TitanError.__str__
 
 
 class JobError(TitanError):

@@ -217,16 +217,18 @@ class Aggregate:
         """Hash the declaration, its event shapes, its upcasters and the engine: another one means refold."""
         if "_fingerprint" in vars(cls):
             return cls._fingerprint
-        told = [
-            f"engine {ENGINE}",
-            cls.__name__,
-            *(f"{n}={r.describe()}:{r.dtype}" for n, r in cls.reducers.items()),
-        ]
-        told += [f"{name}{event.shape.slots!r}" for name, event in sorted(cls.events.items())]
-        cls._fingerprint = hashlib.sha256("\n".join([*told, cls.chain.fingerprint()]).encode()).hexdigest()[
-            :12
-        ]
+        told = "\n".join(f"{name} = {text}" for name, text in cls.described().items())
+        cls._fingerprint = hashlib.sha256(told.encode()).hexdigest()[:12]
         return cls._fingerprint
+
+    @classmethod
+    def described(cls) -> dict[str, str]:
+        """Write down all that the fold depends on, by name: what the fingerprint is made of."""
+        told = {"the engine": str(ENGINE), "the name": cls.__name__}
+        told |= {f"column {name}": f"{r.describe()}, {r.dtype}" for name, r in cls.reducers.items()}
+        told |= {f"event {name}": repr(event.shape.slots) for name, event in sorted(cls.events.items())}
+        steps = enumerate(cls.chain.steps, start=1)
+        return told | {f"upcast {n} ({step.name})": f"{step!r} {step.fingerprint()}" for n, step in steps}
 
     @classmethod
     def initial(cls, aggregate_id: str | None = None) -> State:

@@ -12,16 +12,17 @@ import polars as pl
 
 from titan_lab.backends.contract import Appended, Frontier, Reader
 from titan_lab.book import Book, no_such
-from titan_lab.errors import EventsError, ReadOnly
+from titan_lab.errors import EventsError, KeepError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.eventlog import write_csv, write_xes
 from titan_lab.fold import Aggregate
 from titan_lab.funnel import Funnel, event_column, funnel
 from titan_lab.notebook import html
 from titan_lab.ocel import write_ocel
+from titan_lab.pieces import fold_kept
 from titan_lab.scope import EVERYTHING, Scope, scope
 from titan_lab.trails import trails
-from titan_lab.typed import WhenNewer, typed
+from titan_lab.typed import Typed, WhenNewer, typed
 from titan_lab.variants import flow, variants
 
 BATCH = 100_000  # events that `batches` gives at a time
@@ -268,31 +269,64 @@ class EventLog:
 
     # ------------------------------------------------------------------ folding and writing
 
-    def fold(self, aggregate: type[Aggregate], *, aggregates: Any = None, newer: WhenNewer = "raise") -> Book:
+    def fold(
+        self,
+        aggregate: type[Aggregate],
+        *,
+        aggregates: Any = None,
+        newer: WhenNewer = "raise",
+        keep: str | Path | None = None,
+        pieces: int | None = None,
+        memory: int | str | None = None,
+    ) -> Book:
         """Fold every aggregate at once into its Timeline.
 
         aggregates: only these ids. newer: what to do with payloads of a schema_version newer than the code,
         "raise" SchemaTooNew or "reject" them.
+
+        keep: a folder in which the folded history is kept, and opened from the next time. It is folded again
+        if the declaration or the source is another; of a source that grew, only the aggregates with new
+        events are. ``book.kept`` says which it was. pieces: fold so many parts one after the other, or as
+        many as fit into `memory`, in bytes or as "4GiB"; the Book is read from the folder and is one.
+
+        Raises KeepError where nothing can be kept.
 
         >>> import titan_lab as tl
         >>> len(tl.open("sqlite:///data/samples/orders.db").fold(tl.Order))
         500
         """
         request = scope(aggregates=aggregates)
+        known: dict[str, Any] = {
+            "read_events": lambda ids: self.read(aggregates=ids),
+            "read_snapshots": self._snapshots(request),
+        }
+        if keep is not None:
+            book, misfits = fold_kept(self, aggregate, Path(keep), request, newer, pieces, memory, **known)
+        elif pieces is not None or memory is not None:
+            raise KeepError(
+                "a history folded in pieces is read from disk", hint="say where: log.fold(..., keep='folder')"
+            )
+        else:
+            columns, unread, misfits = self.typed(aggregate, request, newer)
+            book = Book(
+                aggregate,
+                columns,
+                source=self.url,
+                frontier=str(self.frontier),
+                zone=self.zone,
+                rejected=pl.concat([unread, misfits]),
+                **known,
+            )
+        self._folded[f"{aggregate.fingerprint()} {request}"] = misfits
+        return book
+
+    def typed(
+        self, aggregate: type[Aggregate], request: Scope, newer: WhenNewer = "raise"
+    ) -> tuple[Typed, pl.DataFrame, pl.DataFrame]:
+        """Read a scope and decode it by an aggregate: its columns, what is no event, and what did not fit."""
         events, unread = self._checked(request, parse_json=False)
         columns, misfits = typed(events, aggregate.events, aggregate.chain, newer)
-        rejected = pl.concat([unread, misfits])
-        self._folded[f"{aggregate.fingerprint()} {request}"] = misfits
-        return Book(
-            aggregate,
-            columns,
-            source=self.url,
-            frontier=str(self.frontier),
-            zone=self.zone,
-            rejected=rejected,
-            read_events=lambda ids: self.read(aggregates=ids),
-            read_snapshots=self._snapshots(request),
-        )
+        return columns, unread, misfits
 
     def append_many(self, events: Any) -> Appended:
         """Add a frame of events, all or none; those that are there already, unchanged, are left alone.
@@ -376,6 +410,8 @@ class EventLog:
         if request:
             events = events.filter(request.predicate())
         refused = pl.concat(rejected)
+        if request.ids != EVERYTHING.ids:
+            refused = refused.filter(request.within())
         if request == EVERYTHING and parse_json:
             self._rejected = refused
         return events, refused

@@ -11,7 +11,6 @@ A field that is absent or null in an event leaves the value as it was.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ import polars as pl
 from titan_lab import tracks
 from titan_lab.errors import DeclarationError
 from titan_lab.event import TIMESTAMP, Event
+from titan_lab.functions import digest, told
 from titan_lab.payload import EventType
 from titan_lab.typed import Typed
 
@@ -323,8 +323,6 @@ class step(Reducer):
         )
 
     def describe(self) -> str:
-        code = self.function.__code__
-        digest = hashlib.sha256(f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}".encode()).hexdigest()[
-            :12
-        ]
-        return f"step({self.function.__qualname__}, {digest}, {self._initial!r}, {sorted(self.sources)})"
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        code, start = digest(told(self.function)), told(self._initial)
+        return f"step({name}, {code}, {start}, {sorted(self.sources)})"

@@ -25,11 +25,20 @@ class Rows:
 
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
-        self.followed = np.ones(len(typed), dtype=bool)  # by another event of the same aggregate
-        self.last = (typed.ends - 1).astype(np.int32 if len(typed) < 2**31 else np.int64)
-        self.followed[self.last] = False
         self._first_last: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._counted: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def last(self) -> np.ndarray:
+        """Give each aggregate's last row."""
+        return (self.typed.ends - 1).astype(np.int32 if len(self.typed) < 2**31 else np.int64)
+
+    @cached_property
+    def followed(self) -> np.ndarray:
+        """Tell which rows are followed by another event of the same aggregate."""
+        followed = np.ones(len(self.typed), dtype=bool)
+        followed[self.last] = False
+        return followed
 
     @cached_property
     def owners(self) -> np.ndarray:
@@ -72,7 +81,7 @@ class Rows:
         `then` is given each piece's rows and aggregates while they are at hand. stamps must never step back
         within an aggregate, so that the rows within are a prefix of its life.
         """
-        first, last = self._ends(stamps)
+        first, last = self.ends_of(stamps)
 
         def look(piece: slice) -> T:
             owners = np.flatnonzero(first[piece] <= bound)
@@ -114,9 +123,20 @@ class Rows:
     @cached_property
     def _lives(self) -> np.ndarray:
         """Lay out each aggregate's first and last row, and their stamps, side by side: one look finds all."""
-        return np.column_stack([self.typed.starts, self.last, *self._ends(self.counted("prefix"))])
+        return np.column_stack([self.typed.starts, self.last, *self.ends_of(self.counted("prefix"))])
 
-    def _ends(self, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def kept(
+        cls, typed: Typed, counted: np.ndarray, ends: tuple[np.ndarray, np.ndarray], **more: np.ndarray
+    ) -> Rows:
+        """Take up what was found before: prefix stamps, each aggregate's first and last of them, and more."""
+        rows = cls(typed)
+        rows._counted["prefix"] = counted
+        rows._first_last[id(counted)] = counted, *ends
+        vars(rows).update(more)
+        return rows
+
+    def ends_of(self, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give each aggregate's first and last stamp; kept, since every question begins with them."""
         kept = self._first_last.get(id(stamps))
         if kept is None or kept[0] is not stamps:  # kept with what they are of, so that its id stays its own

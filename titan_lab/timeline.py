@@ -62,6 +62,7 @@ class Timeline:
         rejected: pl.DataFrame | None = None,
         read_events: ReadEvents | None = None,
         read_snapshots: Callable[[], pl.DataFrame] | None = None,
+        made: tuple[Rows, Mapping[str, Track]] | None = None,
     ) -> None:
         self.aggregate = aggregate
         self.typed = typed
@@ -70,11 +71,9 @@ class Timeline:
         self.basis = Basis(source, frontier, aggregate.fingerprint(), len(typed))
         self.read_events = read_events
         self.read_snapshots = read_snapshots
-        self._shared = Shared(typed)
-        self.rows = Rows(typed)
-        reducers = aggregate.reducers
-        tracks = each(lambda reducer: reducer.track(typed, self._shared), reducers.values(), len(typed))
-        self.tracks: Mapping[str, Track] = dict(zip(reducers, tracks, strict=True))
+        self.rows: Rows
+        self.tracks: Mapping[str, Track]
+        self.rows, self.tracks = made or (Rows(typed), _tracks(aggregate, typed))
 
     # ------------------------------------------------------------------ looking
 
@@ -388,6 +387,12 @@ class Timeline:
         return pl.concat([self.frame(rows[calm], owners[calm], wanted, counted), refolded]).sort(
             "aggregate_id"
         )
+
+
+def _tracks(aggregate: type[Aggregate], typed: Typed) -> dict[str, Track]:
+    shared, reducers = Shared(typed), aggregate.reducers
+    tracks = each(lambda reducer: reducer.track(typed, shared), reducers.values(), len(typed))
+    return dict(zip(reducers, tracks, strict=True))
 
 
 def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Series:

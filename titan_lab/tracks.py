@@ -90,6 +90,13 @@ class Track:
         self.seen = shared.seen(self.rows, signature)
         self.values = self.prepare(values).rechunk()  # for gathering from several chunks is slow
 
+    @classmethod
+    def kept(cls, typed: Typed, **made: Any) -> Track:
+        """Take up a track that was made before: what it knows, and nothing is computed."""
+        track = cls.__new__(cls)
+        vars(track).update(typed=typed, order=None, **made)
+        return track
+
     def prepare(self, values: pl.Series) -> pl.Series:
         """Bring the values into the form that `at` gathers from."""
         return _as(self.dtype, values)
@@ -266,7 +273,10 @@ class Extreme(Latest):
 
 class Collected(Count):
     def prepare(self, values: pl.Series) -> pl.Series:
-        return values if self.order is None else values.gather(self.order)
+        values = _as(self.dtype.inner, values)  # type: ignore[attr-defined]
+        if self.order is not None:
+            values, self.order = values.gather(self.order), None
+        return values
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         lengths = self.numbers(rows, owners)

@@ -9,7 +9,12 @@ BENCHES = {
     "at_all": "at_all",
     "fold": "fold",
     "cold": "cold",
+    "blame": "blame",
+    "diff": "diff",
     "pit_join": "pit_join",
+    "variants": "variants",
+    "funnel": "funnel",
+    "branch": "branch",
     "long_order": "long_order",
     "import": "import_time",
 }

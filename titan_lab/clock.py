@@ -34,6 +34,15 @@ CUTS: tuple[Cut, ...] = ("prefix", "filter", "latest")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+UNITS = {
+    "us": "microseconds",
+    "ms": "milliseconds",
+    "s": "seconds",
+    "m": "minutes",
+    "h": "hours",
+    "d": "days",
+    "w": "weeks",
+}
 BARE_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -94,6 +103,22 @@ def micros(moment: Instant, zone: str | None = None) -> int:
     return (instant(moment, zone) - EPOCH) // MICROSECOND
 
 
+def interval(t0: Instant, t1: Instant, zone: str | None, call: str) -> tuple[int, int]:
+    """Give two instants as microseconds; raise InstantError where the second comes before the first.
+
+    call: how a question with these two is written, such as "book.diff({}, {})".
+    """
+    start, end = instant(t0, zone), instant(t1, zone)
+    if end < start:
+        raise InstantError(
+            f"{iso(end)} is before {iso(start)}",
+            hint=call.format(repr(iso(end)), repr(iso(start))),
+            t0=start,
+            t1=end,
+        )
+    return micros(start), micros(end)
+
+
 def from_micros(value: int) -> datetime:
     """Give the aware UTC datetime of whole microseconds since 1970."""
     return EPOCH + timedelta(microseconds=int(value))
@@ -108,21 +133,13 @@ def duration(text: str | timedelta) -> timedelta:
     """Read a length of time such as ``"90s"``, ``"15m"``, ``"12h"``, ``"1d"``, ``"2w"`` or ``"1d12h"``."""
     if isinstance(text, timedelta):
         return text
-    parts = re.findall(r"(\d+)(us|ms|s|m|h|d|w)", text)
-    if not parts or "".join(n + unit for n, unit in parts) != text.replace(" ", ""):
-        raise InstantError(
-            f"{text!r} is no length of time", hint="use '30m', '12h', '1d', '2w' or a timedelta"
-        )
-    unit_names = {
-        "us": "microseconds",
-        "ms": "milliseconds",
-        "s": "seconds",
-        "m": "minutes",
-        "h": "hours",
-        "d": "days",
-        "w": "weeks",
-    }
-    return sum((timedelta(**{unit_names[unit]: int(n)}) for n, unit in parts), timedelta())
+    parts = re.findall(r"(\d+)(us|ms|s|m|h|d|w)", text) if isinstance(text, str) else []
+    try:
+        if parts and "".join(n + unit for n, unit in parts) == text.replace(" ", ""):
+            return sum((timedelta(**{UNITS[unit]: int(n)}) for n, unit in parts), timedelta())
+    except OverflowError:  # more days than there are
+        pass
+    raise InstantError(f"{text!r} is no length of time", hint="use '30m', '12h', '1d', '2w' or a timedelta")
 
 
 def check_cut(cut: str) -> Cut:

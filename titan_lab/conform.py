@@ -21,7 +21,7 @@ from titan_lab.parallel import each, joined, spans
 from titan_lab.reducers import machine
 from titan_lab.rows import PIECE
 from titan_lab.timeline import Timeline, as_instants
-from titan_lab.tracks import States
+from titan_lab.transitions import illegal_steps
 
 FINDINGS = pl.Schema(
     {
@@ -112,23 +112,15 @@ def _types(book: Timeline, rows: np.ndarray) -> pl.Series:
 def _transitions(book: Timeline, declared: machine) -> pl.DataFrame:
     """Find the events that lead to a state which may not follow the one before."""
     track = book.tracks[declared.name]
-    assert isinstance(track, States)
-    names: list[str | None] = [*declared.names, None]
-    nexts = [declared.nexts(before) for before in names]
-    allowed = np.array([[after in those for after in declared.names] for those in nexts])
+    found = illegal_steps(book.typed, declared, track.rows, book.rows.owners.take(track.rows))
+    names = declared.names
     details = [
-        _transition(declared.name, before, after, those)
-        for before, those in zip(names, nexts, strict=True)
-        for after in declared.names
+        _transition(declared.name, before, after, declared.nexts(before))
+        for before in (*names, None)
+        for after in names
     ]
-    owners = book.rows.owners.take(track.rows)
-    codes = track.grouped(track.rows, owners)
-    before = np.append(len(declared.names), codes)[: len(codes)]
-    before[1:][owners[1:] != owners[:-1]] = len(declared.names)
-    steps = before * len(declared.names) + codes
-    illegal = np.flatnonzero(~allowed.reshape(-1).take(steps))
-    texts = pl.Series(details, dtype=pl.String).gather(steps.take(illegal))
-    return _told(book, TRANSITION, track.rows.take(illegal), texts)
+    texts = pl.Series(details, dtype=pl.String).gather(found.before * len(names) + found.after)
+    return _told(book, TRANSITION, found.rows, texts)
 
 
 def _transition(column: str, before: str | None, after: str, expected: tuple[str, ...]) -> str:

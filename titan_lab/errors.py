@@ -10,7 +10,11 @@
     ├── SchemaTooNew          a payload was written by newer code than this
     ├── NoSuchAggregate       nobody has this id
     ├── NoSuchColumn          the aggregate has no such column
+    ├── PredicateError        a predicate raises, or says neither true nor false
+    │   └── NotMonotone       it does not turn true once and for all
+    ├── BranchError           a what-if edit that cannot be made
     ├── SpineError            the frame handed to `asof` cannot be joined
+    ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
     └── JobError              a scheduled notebook cannot start, or failed
@@ -88,8 +92,24 @@ class NoSuchColumn(TitanError, KeyError):
     __str__ = TitanError.__str__
 
 
+class PredicateError(TitanError, ValueError):
+    """A predicate raises, or gives no boolean."""
+
+
+class NotMonotone(PredicateError):
+    """A predicate that is searched by halving holds at one moment, and at a later one no more."""
+
+
 class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
+
+
+class FunnelError(TitanError, ValueError):
+    """The steps handed to `funnel` are none, or nobody takes one of them."""
+
+
+class BranchError(TitanError, ValueError):
+    """A what-if edit cannot be made: it names no event, or what it makes would be no history."""
 
 
 class ReadOnly(TitanError, PermissionError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -15,10 +16,13 @@ from titan_lab.errors import EventsError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.eventlog import write_csv, write_xes
 from titan_lab.fold import Aggregate
+from titan_lab.funnel import Funnel, event_column, funnel
 from titan_lab.notebook import html
 from titan_lab.ocel import write_ocel
 from titan_lab.scope import EVERYTHING, Scope, scope
+from titan_lab.trails import trails
 from titan_lab.typed import WhenNewer, typed
+from titan_lab.variants import flow, variants
 
 BATCH = 100_000  # events that `batches` gives at a time
 CHECKED = 1_000_000  # rows that are checked at a time
@@ -148,6 +152,55 @@ class EventLog:
         ]
         return pl.concat(told).sort("kind", "aggregate_id", "version")
 
+    # ------------------------------------------------------------------ mining, which needs no aggregate
+
+    def variants(self, **wanted: Any) -> pl.DataFrame:
+        """Group the aggregates by the way they took, as ``Book.variants`` does, over the events of a scope.
+
+        wanted: as of ``read``; types="..." leaves the other events out of the ways.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.variants(types=["OrderCreated", "OrderCancelled"])["count"].to_list()
+        [430, 70]
+        """
+        return variants(trails(self.read(**wanted)))
+
+    def flow(self, **wanted: Any) -> pl.DataFrame:
+        """Count which event type directly follows which, as ``Book.flow`` does, over the events of a scope.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.flow(types=["OrderCreated", "OrderCancelled"]).select("from_type", "to_type", "count").row(3)
+        ('OrderCreated', 'OrderCancelled', 70)
+        """
+        return flow(trails(self.read(**wanted)))
+
+    def funnel(
+        self,
+        steps: Any,
+        within: str | timedelta | None = None,
+        by: str | None = None,
+        *,
+        order: Literal["given", "any"] = "given",
+        strict: bool = False,
+        reentry: bool = False,
+        **wanted: Any,
+    ) -> Funnel:
+        """Count how many aggregates take the steps, as ``Book.funnel`` does, over the events of a scope.
+
+        by: a column of EVENTS, or a field as text ("payload.country", "metadata.channel"), of the event that
+        takes the first step. wanted: as of ``read``.
+
+        >>> from titan_lab.connect import open_log
+        >>> log = open_log("sqlite:///data/samples/orders.db")
+        >>> log.funnel(["OrderCreated", "OrderCancelled"], within="1d").steps["count"].to_list()
+        [500, 32]
+        """
+        events = self.read(**wanted)
+        grouped = None if by is None else (by, event_column(events, by))
+        return funnel(trails(events), steps, within, grouped, order=order, strict=strict, reentry=reentry)
+
     # ------------------------------------------------------------------ for other tools
 
     def to_ocel(
@@ -237,7 +290,7 @@ class EventLog:
             frontier=str(self.frontier),
             zone=self.zone,
             rejected=rejected,
-            read_events=self.events,
+            read_events=lambda ids: self.read(aggregates=ids),
             read_snapshots=self._snapshots(request),
         )
 

@@ -54,7 +54,8 @@ class Rows:
         """
         cut = "prefix" if cut == "filter" else cut
         if cut not in self._counted:
-            self._counted[cut] = counted_from(self.typed.timestamp, self.typed.starts, cut)
+            clock = self.typed.timestamp if self.typed.clock is None else self.typed.clock
+            self._counted[cut] = counted_from(clock, self.typed.starts, cut)
         return self._counted[cut]
 
     def until(self, counted: np.ndarray, none: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from titan_lab import change
+from titan_lab.bisect import verdict
 from titan_lab.clock import Cut, Instant, check_cut, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
+from titan_lab.known import Effective, at_known
 from titan_lab.notebook import html
 from titan_lab.timeline import Timeline, as_instants
+from titan_lab.trace import trace
 
 SHOWN = 25  # events in a notebook's table
 
@@ -30,11 +34,20 @@ class Story:
         self._rows = np.arange(book.typed.starts[number], book.typed.ends[number])
         self._owners = np.full(len(self._rows), number)
 
-    def at(self, when: Instant | None = None, *, version: int | None = None, cut: Cut = "prefix") -> State:
+    def at(
+        self,
+        when: Instant | None = None,
+        *,
+        version: int | None = None,
+        cut: Cut = "prefix",
+        known_at: Instant | None = None,
+    ) -> State:
         """Give the state at an instant (inclusive) or after its version n.
 
         Before the first event the state is falsy, with version 0 and every column as it starts. A version
-        beyond the last gives the last. Raises InstantError for a naive or unreadable instant.
+        beyond the last gives the last. known_at: as it was known at this instant, see ``Book.at``.
+
+        Raises InstantError for a naive or unreadable instant.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
@@ -48,6 +61,8 @@ class Story:
                 f"{when!r} is no instant",
                 hint="a story is looked at by .at('2025-01-15T14:00Z') or .at(version=3)",
             )
+        if known_at is not None:
+            return self._known(when, known_at, cut)
         counted = self.book.rows.counted(cut)
         if version is not None:
             stamps, bound = self.book.typed.version, version
@@ -91,6 +106,86 @@ class Story:
                 "metadata": typed.metadata.gather(rows),
             }
         )
+
+    def diff(
+        self,
+        a: Instant | int,
+        b: Instant | int,
+        columns: str | Iterable[str] | None = None,
+        cut: Cut = "prefix",
+    ) -> pl.DataFrame:
+        """Compare two instants, or two versions: one row for each field that changed, and its event.
+
+        Returns field, before, after, version, event_type, timestamp and correlation_id as ``Book.diff`` does.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> story = book["550e8400-e29b-41d4-a716-446655440000"]
+        >>> story.diff(8, 10).select("field", "before", "after", "event_type").rows()
+        [('total', '1018.90', '968.90', 'OrderCorrected'), ('refunded', '19.90', '69.90', 'RefundIssued')]
+        """
+        book, lives = self._seen_by(cut)
+        if isinstance(a, int) and isinstance(b, int):
+            found = change.diff(book, None, None, columns, cut, (a, b), lives)
+        else:
+            found = change.diff(book, a, b, columns, cut, None, lives)
+        return found.drop("aggregate_id")
+
+    def blame(
+        self, column: str | None = None, when: Instant | None = None, cut: Cut = "prefix"
+    ) -> pl.DataFrame:
+        """Find the event that set each column (or one) to the value that it has now, or had at an instant.
+
+        Returns field String, value (text, as ``Book.diff`` writes it, where dtypes differ), version,
+        event_type, timestamp, correlation_id and upcast as ``Book.blame`` does, in order of declaration.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> story = book["550e8400-e29b-41d4-a716-446655440000"]
+        >>> story.blame("total").select("value", "version", "event_type").row(0)
+        (Decimal('968.90'), 9, 'OrderCorrected')
+        """
+        book, lives = self._seen_by(cut)
+        return change.blame_all(book, column, when, cut, lives).drop("aggregate_id")
+
+    def bisect(self, predicate: Callable[[State], bool]) -> int | None:
+        """Find the first version after which a predicate over the state holds; None when it never does.
+
+        Looks at one state after the other, so that the predicate need not stay true. Raises PredicateError
+        when it raises, or says neither true nor false.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book["550e8400-e29b-41d4-a716-446655440000"].bisect(lambda state: state.refunded > 0)
+        8
+        """
+        for row in self.history().iter_rows(named=True):
+            state = self._as_state(row)
+            if verdict(predicate, state, f"after version {state.version} of {self.aggregate_id}"):
+                return state.version
+        return None
+
+    def trace(self, version: int | None = None) -> pl.DataFrame:
+        """Lay out the tree of causes around an event, or around all events of this life, across aggregates.
+
+        It holds every event that shares a correlation_id with those asked about, and what caused them or was
+        caused by them, all the way. A causation_id names another event, by the event_id in its metadata or as
+        "aggregate_id/version", or something outside such as a command, which gets a row without an event.
+
+        Returns depth Int64 (0: a root), cause String (how others call it as their cause), aggregate_id,
+        version, event_type, timestamp, correlation_id, causation_id, and cycle Boolean: true for an event
+        that is its own cause in the end, and is shown as a root. Parents come before their children, those
+        by timestamp, aggregate_id and version.
+
+        Raises InstantError for a version that is not there.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> tree = book["550e8400-e29b-41d4-a716-446655440000"].trace(version=1)
+        >>> tree.select("depth", "cause", "event_type").row(0), tree["event_type"].to_list()
+        ((0, 'cmd-xyz789', None), [None, 'OrderCreated', 'PaymentAuthorized'])
+        """
+        return trace(self.book.typed, int(self._owners[0]), version)
 
     def history(self, columns: str | Iterable[str] | None = None) -> pl.DataFrame:
         """Give the state after each event, in order of version, with valid_from and valid_to."""
@@ -139,6 +234,19 @@ class Story:
             told.append((", ".join(changes) or "nothing") + later)
         return told
 
+    def _known(self, when: Instant | None, known_at: Instant, cut: Cut) -> State:
+        if when is None:
+            raise InstantError(
+                "known_at needs an instant", hint="story.at('2025-01-15', known_at='2025-01-20')"
+            )
+        moment, known = micros(when, self.book.zone), micros(known_at, self.book.zone)
+        alone, columns = self._alone, self.book.wanted(None)
+        return self._state(at_known(alone, Effective(alone.typed, alone.zone), moment, known, cut, columns))
+
+    def _seen_by(self, cut: Cut) -> tuple[Timeline, np.ndarray | None]:
+        """Give a timeline, and which of its lives this is; a cut that is no prefix is folded for it alone."""
+        return (self._alone, None) if cut == "filter" else (self.book, self._owners[:1])
+
     @cached_property
     def _alone(self) -> Timeline:
         return Timeline(self.aggregate, self.book.typed.take(self._rows), zone=self.book.zone)
@@ -152,7 +260,9 @@ class Story:
     def _state(self, found: pl.DataFrame) -> State:
         if found.is_empty():
             return self.aggregate.initial(self.aggregate_id)
-        row = found.row(0, named=True)
+        return self._as_state(found.row(0, named=True))
+
+    def _as_state(self, row: dict[str, Any]) -> State:
         fields = {name: value for name, value in row.items() if name not in ROW}
         return State(row["aggregate_id"], row["version"], fields, row["valid_from"], row["valid_to"])
 
@@ -161,7 +271,7 @@ class Story:
         versions = pl.DataFrame({"version": self.book.typed.version[self._rows]})
         if self.book.read_events is None:
             return pl.Series([None], dtype=pl.String).new_from_index(0, len(self))
-        stored = self.book.read_events(self.aggregate_id).select("version", "payload")
+        stored = self.book.read_events([self.aggregate_id]).select("version", "payload")
         return versions.join(stored, on="version", how="left", maintain_order="left")["payload"]
 
     def _changed(self) -> pl.Series:

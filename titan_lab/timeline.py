@@ -7,11 +7,11 @@ integers, and the columns that were asked for are gathered for the rows that pas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,8 @@ from titan_lab.parallel import each, spans
 from titan_lab.rows import PIECE, Rows
 from titan_lab.tracks import Shared, Track
 from titan_lab.typed import Typed
+
+ReadEvents: TypeAlias = Callable[[Iterable[str] | None], pl.DataFrame]  # of these aggregates, None for all
 
 NEVER, FOREVER = -(2**63), 2**63 - 1  # moments before and after all others
 
@@ -58,7 +60,7 @@ class Timeline:
         frontier: str = "",
         zone: str | None = None,
         rejected: pl.DataFrame | None = None,
-        read_events: Callable[[str], pl.DataFrame] | None = None,
+        read_events: ReadEvents | None = None,
         read_snapshots: Callable[[], pl.DataFrame] | None = None,
     ) -> None:
         self.aggregate = aggregate
@@ -72,7 +74,7 @@ class Timeline:
         self.rows = Rows(typed)
         reducers = aggregate.reducers
         tracks = each(lambda reducer: reducer.track(typed, self._shared), reducers.values(), len(typed))
-        self.tracks: dict[str, Track] = dict(zip(reducers, tracks, strict=True))
+        self.tracks: Mapping[str, Track] = dict(zip(reducers, tracks, strict=True))
 
     # ------------------------------------------------------------------ looking
 

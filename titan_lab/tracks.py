@@ -98,6 +98,24 @@ class Track:
         """Gather the values after these rows."""
         raise NotImplementedError
 
+    def places(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Give the place in `values` of the value after each row; one past the last for none."""
+        return self.seen.latest[rows]
+
+    def sources(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Give the row of the event that set the value after each row, as int64; -1 where none has."""
+        if not len(self.rows):
+            return np.full(len(rows), -1)
+        places = self.places(rows, owners)
+        found = self.setters.take(places, mode="clip")
+        found[places == len(self.rows)] = -1
+        return found
+
+    @property
+    def setters(self) -> np.ndarray:
+        """Give the row of the event that set each of the values."""
+        return self.rows
+
     def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         """Gather exact numbers as int64 of their smallest unit, 0 for null, for adding up."""
         if not is_exact(self.dtype):
@@ -126,10 +144,6 @@ class Latest(Track):
 
     def prepare(self, values: pl.Series) -> pl.Series:
         return super().prepare(values).extend_constant(None, 1)  # stands for "nothing seen yet"
-
-    def places(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        """Give the place in `values` of the value after each row; the last place for none."""
-        return self.seen.latest[rows]
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         places = self.places(rows, owners)
@@ -241,6 +255,14 @@ class Extreme(Latest):
         of_rank[rank] = np.arange(len(rank))
         return values.gather(of_rank[running if self.largest else best - running]).extend_constant(None, 1)
 
+    @cached_property
+    def setters(self) -> np.ndarray:
+        values, owners = self.values.head(len(self.rows)), self.typed.aggregate_of(self.rows)
+        brought = values.ne_missing(values.shift(1)).to_numpy(writable=True)
+        brought[:1] = True
+        brought[1:] |= owners[1:] != owners[:-1]
+        return np.maximum.accumulate(np.where(brought, self.rows, 0))
+
 
 class Collected(Count):
     def prepare(self, values: pl.Series) -> pl.Series:
@@ -260,6 +282,9 @@ class Key(Track):
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         return self.typed.ids.gather(owners)
 
+    def sources(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return self.typed.starts[owners]
+
 
 class Stepped(Latest):
     def __init__(
@@ -278,14 +303,21 @@ class Stepped(Latest):
         super().__init__(typed, shared, sources, dtype)
 
     def prepare(self, values: pl.Series) -> pl.Series:
-        after = []
-        value, life = self.start(), None
-        for event in self.typed.events(self.declared, self.rows):
+        after, setters = [], []
+        value, setter, life = self.start(), -1, None
+        for row, event in zip(self.rows, self.typed.events(self.declared, self.rows), strict=True):
             if event.aggregate_id != life:
-                value, life = self.start(), event.aggregate_id
-            value = self.step(value, event)
+                value, setter, life = self.start(), -1, event.aggregate_id
+            before, value = value, self.step(value, event)
+            setter = setter if value == before else int(row)
             after.append(value)
+            setters.append(setter)
+        self._setters = np.array(setters, dtype=np.int64)
         return pl.Series([*after, self.start()], dtype=self.dtype)
+
+    @property
+    def setters(self) -> np.ndarray:
+        return self._setters
 
 
 def _numbers_of(values: pl.Series) -> tuple[pl.Series, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from titan_lab.event import (
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit
 from titan_lab.marks import marks, nulls
+from titan_lab.metadata import correlation_ids
 from titan_lab.parallel import joined
 from titan_lab.payload import EventType
 from titan_lab.shapes import Nested
@@ -34,6 +36,7 @@ from titan_lab.upcast import Chain, Upcast
 
 WhenNewer = Literal["raise", "reject"]
 
+FEW = 8  # an eighth of all rows is no longer few
 NOT_JSON = Misfit("$", f"payload {NO_OBJECT}")
 BOOLEAN = r"[:\[,]\s*(?:true|false)"
 HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])"  # the first half of a character, without its second
@@ -41,11 +44,22 @@ HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])"  # the first half of a c
 
 @dataclass(frozen=True)
 class Part:
-    """The events of one type that were stored with one schema_version: row numbers and decoded fields."""
+    """The events of one type that were stored with one schema_version: row numbers and decoded fields.
+
+    filled: by the name of a `fill` step, into which of these rows it wrote something.
+    """
 
     event_type: str
     rows: np.ndarray
     fields: pl.DataFrame
+    schema_version: int = 1
+    filled: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def renumbered(self, rows: np.ndarray) -> Part:
+        """Give its rows new numbers, and leave out those whose number is negative."""
+        keep = rows >= 0
+        filled = {name: wrote[keep] for name, wrote in self.filled.items()}
+        return dataclasses.replace(self, rows=rows[keep], fields=self.fields.filter(keep), filled=filled)
 
 
 @dataclass
@@ -53,7 +67,8 @@ class Typed:
     """A history as columns, one row per event, sorted by (aggregate_id, version).
 
     ids: each aggregate's id; starts: its first row. version, timestamp (microseconds), kind (a code into
-    `kinds`) and metadata (JSON text) have one value per row; `parts` hold the payloads' fields.
+    `kinds`) and metadata (JSON text) have one value per row; `parts` hold the payloads' fields. clock: the
+    instants, in microseconds, that rows are ordered and counted by, where those are not their timestamps.
     """
 
     ids: pl.Series
@@ -64,6 +79,7 @@ class Typed:
     kinds: list[str]
     metadata: pl.Series
     parts: list[Part] = field(default_factory=list)
+    clock: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.version)
@@ -82,6 +98,24 @@ class Typed:
         """Number the aggregate that each row belongs to."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
+    @cached_property
+    def correlations(self) -> pl.Series:
+        """The correlation_id that each row's metadata tells, or null."""
+        return correlation_ids(self.metadata)
+
+    def correlations_of(self, rows: np.ndarray) -> pl.Series:
+        """Give the correlation_id of some rows; once many are asked for, all are read and kept."""
+        if FEW * len(rows) > len(self) or "correlations" in vars(self):
+            return self.correlations.gather(rows)
+        needed, place = np.unique(rows, return_inverse=True)
+        return correlation_ids(self.metadata_of(needed)).gather(place)
+
+    def metadata_of(self, rows: np.ndarray) -> pl.Series:
+        """Gather metadata texts."""
+        if self.metadata.n_chunks() > 1:  # gathering from several is ten times slower
+            self.metadata = self.metadata.rechunk()
+        return self.metadata.gather(rows)
+
     def take(self, rows: np.ndarray) -> Typed:
         """Keep only these rows (ascending), and the aggregates that still have one."""
         place = np.full(len(self), -1, dtype=np.int64)
@@ -89,11 +123,7 @@ class Typed:
         owners = self.aggregate_of(rows)
         first = np.ones(len(rows), dtype=bool)
         first[1:] = owners[1:] != owners[:-1]
-        parts = []
-        for part in self.parts:
-            kept = place[part.rows]
-            if (kept >= 0).any():
-                parts.append(Part(part.event_type, kept[kept >= 0], part.fields.filter(kept >= 0)))
+        parts = [part.renumbered(place[part.rows]) for part in self.parts]
         return Typed(
             ids=self.ids.gather(owners[first]),
             starts=np.flatnonzero(first),
@@ -102,7 +132,23 @@ class Typed:
             kind=self.kind[rows],
             kinds=self.kinds,
             metadata=self.metadata.gather(rows),
-            parts=parts,
+            parts=[part for part in parts if len(part.rows)],
+            clock=None if self.clock is None else self.clock[rows],
+        )
+
+    def by_clock(self, clock: np.ndarray) -> Typed:
+        """Put each aggregate's rows in order of another clock, and of version where that ties."""
+        order = np.lexsort((self.version, clock, self.aggregate_of(np.arange(len(self)))))
+        place = np.empty(len(self), dtype=np.int64)
+        place[order] = np.arange(len(self))
+        return dataclasses.replace(
+            self,
+            version=self.version[order],
+            timestamp=self.timestamp[order],
+            kind=self.kind[order],
+            metadata=self.metadata.gather(order),
+            parts=[dataclasses.replace(part, rows=place[part.rows]) for part in self.parts],
+            clock=clock[order],
         )
 
     def events(self, declared: Mapping[str, type[EventType]], rows: np.ndarray) -> list[Event]:
@@ -152,12 +198,7 @@ def typed(
     """
     found, rejected = _one_for_each_key(events)
     events = found.events
-    types = events["event_type"].unique().sort()
-    kind = (
-        events["event_type"].cast(pl.Enum(types)).to_physical().to_numpy()
-        if len(types)
-        else np.zeros(0, np.uint8)
-    )
+    kind, types = coded(events["event_type"])
     faults = _Faults(events)
     schema_version = _schema_versions(events["metadata"], faults)
     payloads, parts = events["payload"].rechunk(), []  # for gathering from several chunks is slow
@@ -178,8 +219,9 @@ def typed(
             fields = decode_payloads(payloads, declared[name].shape, steps, same)
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
-            parts.append(Part(name, same if fields.good.all() else same[fields.good], fields.frame))
-    columns = _assemble(found, kind, types.to_list(), parts)
+            kept = same if fields.good.all() else same[fields.good]
+            parts.append(Part(name, kept, fields.frame, stored, fields.filled))
+    columns = assemble(found, kind, types, parts)
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
     return columns, pl.concat([rejected, faults.rejected()])
@@ -208,11 +250,15 @@ def _by_value(values: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.nd
 
 @dataclass
 class Decoded:
-    """Payloads as columns: `frame` holds the good ones, `good` marks them, `faults` names the others."""
+    """Payloads as columns: `frame` holds the good ones, `good` marks them, `faults` names the others.
+
+    filled: by the name of a `fill` step, into which of the good ones it wrote something.
+    """
 
     frame: pl.DataFrame
     good: np.ndarray
     faults: list[tuple[int, Misfit]]
+    filled: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def decode_payloads(
@@ -231,26 +277,38 @@ def decode_payloads(
         pl.concat([piece.frame for piece in pieces]),
         np.concatenate([piece.good for piece in pieces]),
         faults,
+        {name: np.concatenate([piece.filled[name] for piece in pieces]) for name in pieces[0].filled},
     )
 
 
-def read_payload(text: str, shape: Nested, steps: list[Upcast]) -> Any:
-    """Read one payload as the specification says: parse, upcast, check. Raises Misfit."""
+def read_payload(text: str, shape: Nested, steps: list[Upcast], filled: set[str] | None = None) -> Any:
+    """Read one payload as the specification says: parse, upcast, check. Raises Misfit.
+
+    The names of `fill` steps that wrote something are added to `filled`.
+    """
     try:
         payload = parse_object(text)
     except (ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise NOT_JSON
-    return read_object(payload, shape, steps)
+    return read_object(payload, shape, steps, filled)
 
 
-def read_object(payload: dict[str, Any], shape: Nested, steps: list[Upcast]) -> Any:
-    """Read one payload that is parsed already: upcast, check. Raises Misfit."""
+def read_object(
+    payload: dict[str, Any], shape: Nested, steps: list[Upcast], filled: set[str] | None = None
+) -> Any:
+    """Read one payload that is parsed already, as ``read_payload`` does."""
     upcast = payload
     try:
         for step in steps:
+            if filled is None or step.versions is not None:
+                upcast = step(upcast)
+                continue
+            before = copy.deepcopy(upcast)
             upcast = step(upcast)
+            if isinstance(upcast, dict) and any(before.get(n) != upcast.get(n) for n in step.writes):
+                filled.add(step.name)
     except Exception as error:
         shape.read(payload, "$")  # names the field that the step stumbled over, where that is what is wrong
         raise Misfit("$", f"upcast {step.name} failed with {type(error).__name__}: {error}") from error
@@ -268,26 +326,42 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
     structs, broken = decode(texts, shape.fast_wire, shape.wire_text)
     frame, doubtful = shape.frame(structs)
     doubtful |= broken | _misread(texts, shape)
+    filled = {step.name: np.zeros(len(texts), dtype=bool) for step in steps if step.versions is None}
     for step in steps:
         if step.twin is None:
             doubtful[:] = True
             break
-        frame = step.twin(frame)
+        before, frame = frame, step.twin(frame)
+        if step.name in filled and frame is not before:
+            filled[step.name] = _differing(before, frame, step.writes)
     doubtful |= shape.missing_in(frame)
     frame = shape.with_defaults(frame)
     if not doubtful.any():
-        return Decoded(frame, ~doubtful, [])
+        return Decoded(frame, ~doubtful, [], filled)
     good, faults, second = np.ones(len(texts), dtype=bool), [], []
     for place in np.flatnonzero(doubtful):
+        wrote: set[str] = set()
         try:
-            second.append((place, dataclasses.asdict(read_payload(texts[int(place)], shape, steps))))
+            second.append((place, dataclasses.asdict(read_payload(texts[int(place)], shape, steps, wrote))))
         except Misfit as fault:
             good[place] = False
             faults.append((int(place), fault))
+        for name, rows in filled.items():
+            rows[place] = name in wrote
     sure = ~doubtful
     read_again = pl.DataFrame([fields for _, fields in second], schema=frame.schema)
     order = np.argsort(np.concatenate([np.flatnonzero(sure), [place for place, _ in second]]), kind="stable")
-    return Decoded(pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order)), good, faults)
+    frame = pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order))
+    return Decoded(frame, good, faults, {name: rows[good] for name, rows in filled.items()})
+
+
+def _differing(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> np.ndarray:
+    """Mark the rows in which one of these columns is another afterwards."""
+    found = np.zeros(before.height, dtype=bool)
+    for name in names:
+        if name in before.columns:
+            found |= marks(before[name].ne_missing(after[name]))
+    return found
 
 
 def _misread(texts: pl.Series, shape: Nested) -> np.ndarray:
@@ -357,7 +431,15 @@ def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.
     return versions, broken, wrong & ~broken
 
 
-def _assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+def coded(types: pl.Series) -> tuple[np.ndarray, list[str]]:
+    """Number event types by their place among the sorted names: a code for each, and the names."""
+    names = types.unique().sort()
+    codes = types.cast(pl.Enum(names)).to_physical().to_numpy() if len(names) else np.zeros(0, np.uint8)
+    return codes, names.to_list()
+
+
+def assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+    """Lay the events that were found in order out as columns."""
     events, starts = found.events, np.flatnonzero(found.first)
     return Typed(
         ids=events["aggregate_id"].gather(starts),

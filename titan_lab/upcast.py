@@ -52,6 +52,7 @@ class Upcast:
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.twin: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+        self.writes = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         self._prove(before, after)
 
     def __call__(self, payload: Payload) -> Payload:

@@ -205,7 +205,8 @@ parallel.MANY = 1
 book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
 spine = book.history(columns=["valid_from"])
 for frame in (book.history(), *(book.at("2025-01-15", cut=cut) for cut in ("prefix", "filter", "latest")),
-              book.every("1d", measure="total"), book.cuts("2025-01-15"), book.rejected,
+              book.every("1d", measure="total", age=True), book.cuts("2025-01-15"), book.rejected,
+              book.dwell(), book.stays("total"), book.conform().findings,
               book.asof(spine, on="valid_from", prefix="was_")):
     print(hashlib.sha256(frame.write_json().encode()).hexdigest())
 print(pl.thread_pool_size())
@@ -226,7 +227,7 @@ def test_the_number_of_threads_does_not_matter() -> None:
         *answers, used = done.stdout.split()
         assert used == threads
         told.append(answers)
-    assert len(told[0]) == 8
+    assert len(told[0]) == 11
     assert told[0] == told[1]
 
 

@@ -291,7 +291,8 @@ def _compare(ids: pl.Series, before: Side, after: Side, names: list[str]) -> pl.
         if old.dtype != new.dtype:
             old, new = as_written(old), as_written(new)
         changed = np.flatnonzero(old.ne_missing(new).to_numpy())
-        old, new, places = old.gather(changed), new.gather(changed), places[changed]
+        if len(changed) < len(places):
+            old, new, places = old.gather(changed), new.gather(changed), places[changed]
         if as_text:
             old, new = as_written(old), as_written(new)
         return Changes(places, old, new, sources[places])

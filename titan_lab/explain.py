@@ -30,8 +30,9 @@ def explain(
         raise DeclarationError(
             f"{measure} is {dtype}, whose sums are not exact", hint="explain a Decimal or whole-number column"
         )
-    grouped = _by(book, by, zone)
-    start, end = interval(t0, t1, book.zone, f"book.explain({measure!r}, {{}}, {{}})")
+    zone = zone or book.zone
+    grouped = _by(book, by, zone or "UTC")
+    start, end = interval(t0, t1, zone, f"book.explain({measure!r}, {{}}, {{}})")
     rows, change = _moves(book, measure, start, end)
     groups, numbers = grouped(rows)
     sums = exact_sums(numbers, change, len(groups))
@@ -69,7 +70,7 @@ def _moves(book: Timeline, measure: str, start: int, end: int) -> tuple[np.ndarr
     return rows, change
 
 
-def _by(book: Timeline, by: str, zone: str | None) -> Grouping:
+def _by(book: Timeline, by: str, zone: str) -> Grouping:
     """Tell how to group rows: the groups, sorted with null as the last, and the number of each row's."""
     if by in book.tracks:
         if book.aggregate.reducers[by].dtype.is_nested():
@@ -84,11 +85,8 @@ def _by(book: Timeline, by: str, zone: str | None) -> Grouping:
             book.typed.kind[rows].astype(np.intp),
         )
     if by == "day":
-        where = zone or book.zone or "UTC"
-        zone_of(where)
-        return lambda rows: _by_day(
-            as_instants(book.rows.counted("prefix")[rows]).dt.convert_time_zone(where)
-        )
+        zone_of(zone)
+        return lambda rows: _by_day(as_instants(book.rows.counted("prefix")[rows]).dt.convert_time_zone(zone))
     known = ["event_type", "day", *book.tracks]
     raise NoSuchColumn(
         f"nothing can be explained by {by!r}; there are {', '.join(known)}",

@@ -17,6 +17,8 @@ def as_written(values: pl.Series) -> pl.Series:
 
     Lists and structs become JSON, text stays as it is, null stays null.
     """
+    if values.null_count() == len(values):  # as most are before a life begins
+        return pl.Series(values.name, [None], dtype=pl.String).new_from_index(0, len(values))
     if isinstance(values.dtype, pl.Datetime):
         return values.dt.strftime(ISO)
     if not values.dtype.is_nested():

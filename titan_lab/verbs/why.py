@@ -76,8 +76,8 @@ class Explained(Timeline):
         """Tell why the sum of a column moved after t0, up to and including t1; exactly additive.
 
         Each event's change is the column after it less the column before it, null counting as 0; the first
-        event of a life brings all of its value. by: "event_type", "day" (the calendar day in `zone`, the
-        log's or UTC) or a column of the state, as it is after the event.
+        event of a life brings all of its value. by: "event_type", "day" or a column of the state, as it is
+        after the event. zone: whose calendar days, and in which t0 and t1 are read; the log's, or UTC.
 
         Returns the `by` column, change in the measure's own dtype, whose sum is the sum at t1 less that at
         t0, and events Int64: how many moved it. Sorted by the size of the change, largest first, then by key

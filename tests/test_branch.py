@@ -543,7 +543,11 @@ def test_columns_that_are_not_there_are_refused(book: Book):
         lambda: one.edit(aggregate_id="a", set={"amount": 1}),
         NoSuchColumn,
     )
-    refused("has no column 'totl'", lambda: one.compare().of("totl"), NoSuchColumn)
+    assert "'total'" in refused("'totl' is no column", lambda: one.compare().of("totl"), NoSuchColumn)
+    refused("'version' is no column", lambda: one.compare().of("version"), NoSuchColumn)
+    refused(
+        "'payments' is no column of both", lambda: one.refold(Patient).compare().of("payments"), NoSuchColumn
+    )
 
 
 @pytest.mark.parametrize("name", ["aggregate_id", "version"])

@@ -419,6 +419,44 @@ def test_a_payload_that_an_edit_breaks_is_refused_and_nothing_is_changed(book: B
     assert one.touched == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"event_type": None}, "event_type is missing"),
+        ({"metadata": "{"}, "metadata is set to '{', which is no JSON object"),
+        ({"metadata": {"schema_version": 0}}, "schema_version is not a whole number from 1 on"),
+        ({"payload": [1]}, "payload is set to [1], which is no JSON object"),
+        ({"tracking": START.date()}, "cannot be written as JSON"),
+        ({"tracking": {"a": 1}}, "expected text at $.tracking"),
+        ({"timestamp": pl.lit(None, EVENTS["timestamp"])}, "no instant"),
+        ({"tracking": pl.col("timestamp").str.contains("x")}, "the value of tracking cannot be worked out"),
+    ],
+)
+def test_what_an_event_cannot_hold_is_refused(book: Book, values: dict, says: str):
+    """Before anything is changed."""
+    refused(says, lambda: book.branch().edit(event_type="OrderShipped", set=values), tl.TitanError)
+
+
+def test_an_event_may_take_the_place_of_one_that_was_refused():
+    """The store holds both then, and the branch knows which one counts."""
+    broken = row("a", 2, "PaymentAuthorized", 1, {"amount": "much"})
+    paid = row("a", 2, "PaymentAuthorized", 1, {"amount": 4})
+    book = tl.from_frame(events(HISTORY[0], broken)).fold(tl.Order)
+    one = book.branch().insert(events(paid))
+
+    assert one["a"].log()["payload"].to_list()[1] == paid["payload"]
+    assert one.edit(version=2, set={"amount": 5})["a"].now.paid == 5
+
+
+def test_a_store_that_lost_events_is_noticed(book: Book):
+    """An edit would otherwise be one of nothing."""
+    book.read_events = lambda ids: EVENTS.to_frame()
+    refused(
+        "1 of 1 events are not in the store any more",
+        lambda: book.branch().without(pl.col("payload") == "", version=4),
+    )
+
+
 def test_an_edit_that_meets_no_event_says_so(book: Book):
     """No error: a branch that equals its base, and counts nothing."""
     for one in (
@@ -448,6 +486,7 @@ def test_an_edit_must_say_which_events(book: Book):
     """Leaving out all by leaving out the filter is no what-if."""
     refused("no event is named", lambda: book.branch().without())
     refused("no event is named", lambda: book.branch().edit(set={"total": 1}))
+    refused("version is '2', no whole number", lambda: book.branch().without(version="2"))
     refused("edit sets nothing", lambda: book.branch().edit(event_type="OrderCreated"))
 
 
@@ -504,7 +543,11 @@ def test_columns_that_are_not_there_are_refused(book: Book):
         lambda: one.edit(aggregate_id="a", set={"amount": 1}),
         NoSuchColumn,
     )
-    refused("has no column 'totl'", lambda: one.compare().of("totl"), NoSuchColumn)
+    assert "'total'" in refused("'totl' is no column", lambda: one.compare().of("totl"), NoSuchColumn)
+    refused("'version' is no column", lambda: one.compare().of("version"), NoSuchColumn)
+    refused(
+        "'payments' is no column of both", lambda: one.refold(Patient).compare().of("payments"), NoSuchColumn
+    )
 
 
 @pytest.mark.parametrize("name", ["aggregate_id", "version"])

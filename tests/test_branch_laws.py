@@ -22,7 +22,7 @@ from titan_lab.testing import slow, slow_branch
 from titan_lab.testing.histories import START, histories
 
 often = settings(
-    derandomize=True, max_examples=40, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    derandomize=True, max_examples=30, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 hunting = settings(often, max_examples=400, phases=[Phase.generate])
 
@@ -180,25 +180,21 @@ def test_the_law_notices_values_that_stay_when_their_event_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The planted bug: rows are renumbered, but an event's fields are those of the one before."""
-    honest = splice._parts
+    honest = splice._mover
 
     def stale(*args: Any) -> Any:
-        parts = honest(*args)
-        return [
-            splice.Part(
-                part.event_type,
-                part.rows,
-                part.fields.select(pl.all().shift(1).fill_null(strategy="backward")),
-            )
-            for part in parts
-        ]
+        def moved(part: Any) -> Any:
+            part = honest(*args)(part)
+            return splice.Part(part.event_type, part.rows, part.fields.select(pl.all().shift(1)))
 
-    monkeypatch.setattr(splice, "_parts", stale)
+        return moved
+
+    monkeypatch.setattr(splice, "_mover", stale)
     with pytest.raises(AssertionError):
         hunting(drawn(branch_is_the_fold_of_its_events))()
 
 
-@often
+@settings(often, max_examples=12)
 @given(events=histories(), moment=st.integers(-1, 5))
 def test_a_branch_of_nothing_is_the_book(events: pl.DataFrame, moment: int) -> None:
     """Without an edit, and with one that meets no event."""
@@ -233,6 +229,36 @@ def test_a_branch_at_an_instant_is_a_branch_of_the_past(
     again = tl.from_frame(slow_branch.frame_of(rows)).fold(tl.Order)
     for ours, theirs in zip(answers(one, when), answers(again, when), strict=True):
         assert_frame_equal(ours.drop("payload", strict=False), theirs.drop("payload", strict=False))
+
+
+class Same(tl.Order):
+    """Declares the same events, so that nothing is decoded again."""
+
+    payments = tl.count(tl.PaymentAuthorized)
+    trail = tl.step(
+        lambda told, event: [*told, event.metadata.get("correlation_id")], [], dtype=pl.List(pl.String)
+    )
+
+
+class Fewer(tl.Aggregate):
+    """Declares other events, so that all are."""
+
+    paid = tl.total_of(tl.PaymentAuthorized, "amount")
+    shipped = tl.count(tl.OrderShipped)
+
+
+@pytest.mark.parametrize("other", [Same, Fewer])
+def test_a_refolded_branch_is_the_fold_by_that_declaration(other: type[tl.Aggregate]) -> None:
+    """Whether payloads are decoded again or not; a step sees the metadata, too."""
+
+    @often
+    @given(events=histories(), steps=st.lists(edits(), max_size=2))
+    def check(events: pl.DataFrame, steps: list[Edit]) -> None:
+        _, one, rows = edited(events, steps)
+        again = tl.from_frame(slow_branch.frame_of(rows)).fold(other)
+        assert_frame_equal(one.refold(other).history(), again.history())
+
+    check()
 
 
 # --- comparing ----------------------------------------------------------------------------------------------

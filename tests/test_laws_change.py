@@ -274,7 +274,7 @@ def everything_differs_rightly(
 @pytest.mark.parametrize(
     ("where", "name", "bug"),
     [
-        (change.Side, "values", lambda self, name: self.book.tracks[name].at(np.maximum(self.rows, 0), self.owners)),
+        (change.Side, "values", lambda self, name: self.book.tracks[name].at(self.rows.clip(0), self.owners)),
         (change.Side, "sources", lambda self, name: np.full(len(self.rows), -1)),
         (change, "_by_aggregate", lambda places, size: (
             np.bincount(np.concatenate(places), minlength=size), np.arange(sum(map(len, places))))),

@@ -389,7 +389,8 @@ class Edited(Timeline):
                 "the payloads are not kept, and this book does not know its store",
                 hint="branch a book that was made by log.fold(...)",
             )
-        taken = events_at(self.base.typed, self.gone, KEY)
+        # An event that was refused may still be stored where a new one has its place.
+        taken = pl.concat([events_at(self.base.typed, self.gone, KEY), self.added.events.select(KEY)])
         events = self.base.read_events(ids).join(taken, on=KEY, how="anti", maintain_order="left")
         own = self.added.events
         if ids is not None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from titan_lab.amounts import is_exact
 from titan_lab.clock import from_micros, iso
-from titan_lab.errors import BranchError
+from titan_lab.errors import BranchError, NoSuchColumn, nearest
 from titan_lab.notebook import html
 from titan_lab.parallel import each
 from titan_lab.reducers import machine
@@ -69,32 +69,32 @@ class Comparison:
         instants as ISO with a Z, lists as JSON; null for no value and for an aggregate that is not there.
         ``of("total")`` gives one column with its own dtype.
         """
-        places_of, fields, before, after = [], [], [], []
-        for number in range(len(self._suspects)):
-            there, ours, theirs = self._differing[number]
-            places_of.append(there)
-            fields.append(np.full(len(there), number))
-            before.append(as_written(ours))
-            after.append(as_written(theirs))
-        if not places_of:
-            return ORDERS.to_frame()
-        place, field = np.concatenate(places_of), np.concatenate(fields)
-        order = np.argsort(place, kind="stable")
-        return pl.DataFrame(
-            {
-                "aggregate_id": self._ids.gather(place[order]),
-                "field": pl.Series(self._suspects, dtype=pl.String).gather(field[order]),
-                "before": pl.concat(before).gather(order),
-                "after": pl.concat(after).gather(order),
-            }
-        )
+        told = [ORDERS.to_frame().with_columns(place=pl.lit(0, pl.Int64))]
+        for name, (there, ours, theirs) in zip(self._suspects, self._differing, strict=True):
+            told.append(
+                pl.DataFrame(
+                    {
+                        "aggregate_id": self._ids.gather(there),
+                        "field": pl.repeat(name, len(there), eager=True),
+                        "before": as_written(ours),
+                        "after": as_written(theirs),
+                        "place": there,
+                    },
+                )
+            )
+        return pl.concat(told).sort("place", maintain_order=True).drop("place")
 
     def of(self, column: str) -> pl.DataFrame:
         """Give the aggregates for which one column differs: aggregate_id, before and after, in its dtype.
 
         Raises NoSuchColumn.
         """
-        self._branch.book.aggregate.columns(column)
+        if column not in self.columns:
+            raise NoSuchColumn(
+                f"{column!r} is no column of both; there are {', '.join(self.columns)}",
+                hint=nearest(column, self.columns),
+                column=column,
+            )
         if column not in self._suspects:
             ours, theirs = (side.column(column).clear() for side in (self._base, self._branch))
             there = np.zeros(0, dtype=np.int64)

@@ -15,7 +15,7 @@ import polars as pl
 
 from titan_lab.clock import Instant, instant, iso, micros
 from titan_lab.errors import BranchError, NoSuchColumn, nearest
-from titan_lab.event import EVENTS, parse_object
+from titan_lab.event import EVENTS, check, parse_object
 from titan_lab.fold import Aggregate
 from titan_lab.lists import ranges
 from titan_lab.marks import marks
@@ -44,6 +44,9 @@ class Choice:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str | int | type):
                 object.__setattr__(self, name, tuple(value))
+        for one in self.version if isinstance(self.version, tuple) else (self.version,):
+            if one is not None and not isinstance(one, int):
+                raise BranchError(f"version is {one!r}, no whole number", hint="version=3, or version=[3, 4]")
 
     def __str__(self) -> str:
         told = {
@@ -186,7 +189,10 @@ def as_json(value: Any) -> str:
         return "{" + ", ".join(f"{json.dumps(str(k))}: {as_json(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple | pl.Series):
         return "[" + ", ".join(map(as_json, value)) + "]"
-    return json.dumps(iso(instant(value)) if isinstance(value, datetime) else value)
+    try:
+        return json.dumps(iso(instant(value)) if isinstance(value, datetime) else value)
+    except TypeError as error:
+        raise BranchError(f"{value!r} cannot be written as JSON", hint="give what JSON can hold") from error
 
 
 def _evaluated(name: str, value: Any, events: pl.DataFrame) -> list[Any]:
@@ -201,7 +207,10 @@ def _evaluated(name: str, value: Any, events: pl.DataFrame) -> list[Any]:
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:
-    found = parse_object(value) if isinstance(value, str) else value
+    try:
+        found = parse_object(value) if isinstance(value, str) else value
+    except ValueError:
+        found = None
     if isinstance(found, Record):
         found = dataclasses.asdict(found)  # type: ignore[call-overload]
     if not isinstance(found, Mapping):
@@ -210,9 +219,7 @@ def _object(value: Any, name: str) -> dict[str, Any]:
 
 
 def _check_fields(fields: Iterable[str], kinds: Iterable[str], aggregate: type[Aggregate]) -> None:
-    for kind in sorted(set(kinds)):
-        if kind not in aggregate.events:
-            continue
+    for kind in sorted({kind for kind in kinds if kind in aggregate.events}):
         slots = [slot.name for slot in aggregate.events[kind].shape.slots]
         for name in fields:
             if name not in slots:
@@ -226,7 +233,8 @@ def _check_fields(fields: Iterable[str], kinds: Iterable[str], aggregate: type[A
 
 
 def decoded(events: pl.DataFrame, aggregate: type[Aggregate], what: str) -> Typed:
-    """Decode the events of an edit. Raises BranchError for a payload that does not fit its declaration."""
+    """Check and decode the events of an edit. Raises BranchError for one that is none, or does not fit."""
+    refuse(check(events, parse_json=False)[1], what)
     columns, rejected = typed(events, aggregate.events, aggregate.chain)
     refuse(rejected, what)
     return columns

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,14 +26,14 @@ NO_ROWS = np.zeros(0, dtype=np.int64)
 class Later(Typed):
     """A history whose metadata are only gathered when somebody asks for them; hardly anybody does."""
 
-    def __init__(self, *, metadata: Callable[[], pl.Series], **columns: Any) -> None:
+    def __init__(self, *, metadata: Callable[[], pl.Series] | pl.Series, **columns: Any) -> None:
         self._told = metadata
         for name, column in columns.items():
             setattr(self, name, column)
 
     @cached_property
     def metadata(self) -> pl.Series:  # type: ignore[override]
-        return self._told()
+        return self._told() if callable(self._told) else self._told
 
 
 class Spliced(NamedTuple):
@@ -110,16 +110,27 @@ def splice(old: Typed, gone: np.ndarray, new: Typed) -> Spliced:
         return both.gather(np.where(origin < 0, len(old) + ~origin, origin))
 
     kinds = sorted({*old.kinds, *new.kinds})
-    work: dict[str, Callable[[], Any]] = {
-        "version": lambda: merged(old.version, new.version),
-        "timestamp": lambda: merged(old.timestamp, new.timestamp),
-        "kind": lambda: merged(_codes(old, kinds), _codes(new, kinds)),
-        "parts": lambda: _parts(old, gone, new, origin, added),
-    }
-    done = each(lambda column: column(), work.values(), len(old))
+    moved = _mover(old, gone, origin)
+    work: list[Callable[[], Any]] = [
+        lambda: merged(old.version, new.version),
+        lambda: merged(old.timestamp, new.timestamp),
+        lambda: merged(_codes(old, kinds), _codes(new, kinds)),
+        *(partial(moved, part) for part in old.parts),
+    ]
+    version, timestamp, kind, *parts = each(lambda column: column(), work, len(old))
+    parts += [dataclasses.replace(part, rows=added[part.rows]) for part in new.parts]
     ids, starts = _aggregates(old, gone, new, found)
-    columns = dict(zip(work, done, strict=True))
-    return Spliced(Later(ids=ids, starts=starts, kinds=kinds, metadata=metadata, **columns), origin)
+    spliced = Later(
+        ids=ids,
+        starts=starts,
+        version=version,
+        timestamp=timestamp,
+        kind=kind,
+        kinds=kinds,
+        metadata=metadata,
+        parts=[part for part in parts if len(part.rows)],
+    )
+    return Spliced(spliced, origin)
 
 
 def lives(history: Typed, numbers: np.ndarray) -> tuple[Typed, np.ndarray]:
@@ -136,7 +147,9 @@ def lives(history: Typed, numbers: np.ndarray) -> tuple[Typed, np.ndarray]:
         fields = (
             part.fields.select(pl.all().gather(kept)) if part.fields.width else pl.DataFrame(height=len(kept))
         )
-        return Part(part.event_type, place.take(part.rows.take(kept)).astype(np.int64), fields)
+        rows = place.take(part.rows.take(kept)).astype(np.int64)
+        filled = {step: wrote[kept] for step, wrote in part.filled.items()}
+        return dataclasses.replace(part, rows=rows, fields=fields, filled=filled)
 
     parts = [part for part in each(some, history.parts, len(history)) if len(part.rows)]
     found = Later(
@@ -184,22 +197,18 @@ def _aggregates(old: Typed, gone: np.ndarray, new: Typed, found: Places) -> tupl
     return pl.concat([old.ids, new.ids.filter(strange)], rechunk=True).gather(order), starts
 
 
-def _parts(old: Typed, gone: np.ndarray, new: Typed, origin: np.ndarray, added: np.ndarray) -> list[Part]:
+def _mover(old: Typed, gone: np.ndarray, origin: np.ndarray) -> Callable[[Part], Part]:
+    """Give a function that moves a part of the old history to where its rows are in the spliced one."""
     place = np.full(len(old), -1, dtype=np.int64)
-    if len(new):
-        stays = np.flatnonzero(origin >= 0)
-        place[origin[stays]] = stays
-    else:
-        place[origin] = np.arange(len(origin))
+    stay = np.flatnonzero(origin >= 0)
+    place[origin[stay]] = stay
     touched = {old.kinds[code] for code in np.unique(old.kind[gone])}
 
     def moved(part: Part) -> Part:
         rows = place.take(part.rows)
         return part.renumbered(rows) if part.event_type in touched else dataclasses.replace(part, rows=rows)
 
-    parts = [moved(part) for part in old.parts]
-    parts += [dataclasses.replace(part, rows=added[part.rows]) for part in new.parts]
-    return [part for part in parts if len(part.rows)]
+    return moved
 
 
 def _codes(typed: Typed, kinds: list[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ BENCHES = {
     "at_all": "at_all",
     "fold": "fold",
     "cold": "cold",
+    "reopen": "reopen",
     "pit_join": "pit_join",
     "long_order": "long_order",
     "import": "import_time",

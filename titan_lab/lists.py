@@ -13,7 +13,8 @@ def lists_apart(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
     """Part a List column into each row's length and all elements in order; a null list has length 0."""
     array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
     if isinstance(column.dtype, pl.List):
-        offsets = np.asarray(array.offsets)
+        # As pyarrow would, which looks for pandas before it turns an array into one of numpy.
+        offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
         lengths = np.diff(offsets)
         # A null list may stand for elements, too; most do not, and then nothing needs to be moved.
         if not lengths[nulls(column)].any():

@@ -11,6 +11,7 @@ BENCHES = {
     "cold": "cold",
     "blame": "blame",
     "diff": "diff",
+    "reopen": "reopen",
     "pit_join": "pit_join",
     "variants": "variants",
     "funnel": "funnel",

@@ -361,13 +361,17 @@ def test_a_row_edited_in_place_is_noticed(tmp_path: Path) -> None:
     assert log.fold(tl.Order, keep=path).ids.to_list() == ["b"]
 
 
-def test_a_file_that_was_only_put_in_order_is_not_folded_again(tmp_path: Path) -> None:
+def test_a_file_that_was_only_put_in_order_is_not_folded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """VACUUM moves rows about and changes none."""
     log, path = tl.open(f"sqlite:///{tmp_path}/orders.db", writable=True), tmp_path / "kept"
     log.append_many(frame_of([created("a"), created("b")]))
     log.fold(tl.Order, keep=path)
     with closing(sqlite3.connect(tmp_path / "orders.db")) as db:
         db.execute("VACUUM")
+    assert sentence(log.fold(tl.Order, keep=path)) == "as kept"
+    monkeypatch.delattr(type(log.reader), "marks")  # and the next time the file alone tells
     assert sentence(log.fold(tl.Order, keep=path)) == "as kept"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,12 +69,11 @@ def fold_kept(
     Returns the book, whose `kept` says which it was and why, and the rows whose payload did not fit.
     """
     asked = _asked(source, aggregate, request, newer)
-    kept, why = keep.find(path)
-    if kept is None or differences(kept.told["asked"], asked) or not _news(source, kept).none:
+    kept, why, found = _looked_at(source, path, asked)
+    if kept is None or why or not found.none:
         with keep.writing(path):
-            kept, why = keep.find(path)  # whoever wrote meanwhile may have done this very work
-            why = why or (differences(kept.told["asked"], asked) if kept else "nothing was kept there yet")
-            found = news.since(source.reader, None, None) if why or kept is None else _news(source, kept)
+            if keep.find(path)[0] != kept:  # whoever wrote meanwhile may have done this very work
+                kept, why, found = _looked_at(source, path, asked)
             if found.touched is None:
                 why = f"folded, since {why or 'the source has changed in what was there before'}"
                 parts = parted(source.reader, pieces, memory)
@@ -84,11 +84,13 @@ def fold_kept(
                 parts = [tuple(ids) for ids in kept.told["ranges"]]
                 merged = _renewed(source, aggregate, kept, request, newer, found.touched)
                 _write(source, aggregate, path, asked, found, parts, merged)
-            elif kept is not None and kept.told["facts"] != found.facts:
-                keep.publish(path, kept.told | {"facts": found.facts})
             kept, broken = keep.find(path)
             if kept is None:
                 raise KeepError(f"what was kept in {path} a moment ago cannot be read: {broken}")
+    elif kept.told["facts"] != found.facts:  # another file with the same rows: to be known without reading it
+        with suppress(KeepError), keep.writing(path):
+            if keep.find(path)[0] == kept:
+                keep.publish(path, kept.told | {"facts": found.facts})
     book = kept.book(aggregate, source=source.url, zone=source.zone, frontier=kept.told["frontier"], **more)
     book.kept = f"{path}: {why or 'as kept'}"
     return book, kept.frame("misfits", REJECTED)
@@ -155,8 +157,13 @@ def _asked(source: Source, aggregate: type[Aggregate], request: Scope, newer: Wh
     return {"declared": declared, "aggregates": ids, "newer": newer, "zone": source.zone, "url": source.url}
 
 
-def _news(source: Source, kept: Kept) -> News:
-    return news.since(source.reader, kept.told["facts"], kept.frame("marks", news.MARKS))
+def _looked_at(source: Source, path: Path, asked: dict[str, Any]) -> tuple[Kept | None, str, News]:
+    """Find what is kept, in half a sentence what keeps it from being used, and the news since."""
+    kept, why = keep.find(path)
+    why = why or (differences(kept.told["asked"], asked) if kept else "nothing was kept there yet")
+    if why or kept is None:
+        return kept, why, news.since(source.reader, None, None)
+    return kept, "", news.since(source.reader, kept.told["facts"], kept.frame("marks", news.MARKS))
 
 
 def _renewed(

@@ -81,7 +81,7 @@ def test_a_planted_bug_is_noticed(name: str, bug: Any, monkeypatch: pytest.Monke
     if bug is None:
         own = cohorts.retention
         monkeypatch.setattr(
-            "titan_lab.book.retention", lambda users, began, by, zone: own(users, began, by, None)
+            "titan_lab.verbs.mining.retention", lambda users, began, by, zone: own(users, began, by, None)
         )
     else:
         monkeypatch.setattr(cohorts, name, bug)

@@ -9,6 +9,7 @@ import polars as pl
 
 from titan_lab import change
 from titan_lab.bisect import bisect
+from titan_lab.blame import blame
 from titan_lab.clock import Cut, Instant, from_micros, iso
 from titan_lab.errors import NoSuchAggregate, nearest
 from titan_lab.explain import explain
@@ -52,7 +53,7 @@ class Book(Timeline):
         >>> book.blame("total", "2025-01-15").select("value", "version", "event_type", "upcast").row(7)
         (Decimal('274.40'), 1, 'OrderCreated', 'total_of_items')
         """
-        return change.blame(self, column, when, cut)
+        return blame(self, column, when, cut)
 
     def diff(
         self,

@@ -4,6 +4,7 @@
 BENCHES = {
     "at_status_total": "at_status_total",
     "tally": "tally",
+    "grid": "grid",
     "at_scalars": "at_scalars",
     "at_all": "at_all",
     "fold": "fold",
@@ -11,6 +12,9 @@ BENCHES = {
     "blame": "blame",
     "diff": "diff",
     "pit_join": "pit_join",
+    "variants": "variants",
+    "funnel": "funnel",
+    "branch": "branch",
     "long_order": "long_order",
     "import": "import_time",
 }

@@ -47,7 +47,9 @@ def test_every_engine_gives_our_answer(name: str, cache: Path) -> None:
 
 
 @peers_installed
-@pytest.mark.parametrize("name", ["at_status_total", "tally", "at_all", "fold", "cold", "diff", "pit_join"])
+@pytest.mark.parametrize(
+    "name", ["at_status_total", "tally", "grid", "at_all", "fold", "cold", "diff", "pit_join"]
+)
 def test_engines_that_differ_get_no_time(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the peers take shipping for delivery, and the run ends without a single line."""
     monkeypatch.setattr(peers, "STATES", {**peers.STATES, peers.SHIPPED: "DELIVERED"})

@@ -46,7 +46,9 @@ def order(user: str = "u1", price: str = "1.00") -> str:
     return json.dumps({"user_id": user, "items": items})
 
 
-@pytest.mark.parametrize("command", [[], ["inspect"], ["at"], ["import", "olist"], ["run"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [[], ["inspect"], ["at"], ["diff"], ["import", "olist"], ["run"]], ids=str
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     """Which is why it answers at once."""
     code = f"""
@@ -64,7 +66,7 @@ finally:
     assert "click" in loaded
 
 
-@pytest.mark.parametrize("name", ["demo", "inspect", "at", "import", "run"])
+@pytest.mark.parametrize("name", ["demo", "inspect", "at", "diff", "blame", "explain", "import", "run"])
 def test_every_command_explains_itself(name: str) -> None:
     """`--help` of each has a sentence."""
     done = titan(name, "--help")
@@ -98,6 +100,41 @@ def test_demo_makes_its_own_samples_where_there_are_none(tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
     assert "tl.from_frame(sample_events())" in done.stdout
     assert "500 orders, 12,123 events" in done.stdout
+
+
+def test_diff_blame_and_explain_answer_for_a_program() -> None:
+    """As JSON: what changed, who set it, and why the sum moved; amounts are text, instants have a Z."""
+    morning = ("2025-01-14T11:00Z", "2025-01-14T11:06Z")
+    changes = json.loads(
+        here("diff", SAMPLES, *morning, "--order", PHONE, "--columns", "total", "--json").stdout
+    )
+    assert [(c["field"], c["before"], c["after"], c["event_type"]) for c in changes] == [
+        ("total", "1018.90", "968.90", "OrderCorrected")
+    ]
+    (setter,) = json.loads(
+        here("blame", SAMPLES, "total", "--order", PHONE, "--at", morning[0], "--json").stdout
+    )
+    assert (setter["value"], setter["version"]) == ("1018.90", 3)
+    parts = json.loads(here("explain", SAMPLES, "total", *morning, "--json").stdout)
+    assert {part["event_type"] for part in parts} <= {"OrderCreated", "OrderModified", "OrderCorrected"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["diff", SAMPLES, "2025-01-15", "2025-01-14"], "2025-01-14T00:00:00Z is before"),
+        (["diff", SAMPLES, "2025-01-14", "soon"], "soon"),
+        (["blame", SAMPLES, "totl"], "Did you mean 'total'?"),
+        (["explain", SAMPLES, "status", "2025-01-14", "2025-01-15"], "status"),
+        (["explain", SAMPLES, "total", "2025-01-14", "2025-01-15", "--by", "dya"], "Did you mean 'day'?"),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else value[:10],
+)
+def test_a_question_that_cannot_be_meant_is_bad_input(arguments: list[str], told: str) -> None:
+    """Exit code 2, with the fault and the way out."""
+    done = titan(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
 
 
 def test_inspect_counts_what_is_there() -> None:

@@ -212,8 +212,8 @@ def test_the_law_of_cuts_notices_an_exclusive_instant(monkeypatch: pytest.Monkey
     """The planted bug: < where <= was meant."""
     honest = rows.Rows.last_within
 
-    def exclusive(self: Any, stamps: np.ndarray, bound: int) -> list[np.ndarray]:
-        return honest(self, stamps, bound - 1)
+    def exclusive(self: Any, stamps: np.ndarray, bound: int, then: Any) -> list[Any]:
+        return honest(self, stamps, bound - 1, then)
 
     def law(aggregate: Any, events: pl.DataFrame) -> None:
         for moment in events["timestamp"]:

@@ -274,7 +274,7 @@ def everything_differs_rightly(
 @pytest.mark.parametrize(
     ("where", "name", "bug"),
     [
-        (change.Side, "values", lambda self, name: self.book.tracks[name].at(np.maximum(self.rows, 0), self.owners)),
+        (change.Side, "values", lambda self, name: self.book.tracks[name].at(self.rows.clip(0), self.owners)),
         (change.Side, "sources", lambda self, name: np.full(len(self.rows), -1)),
         (change, "_by_aggregate", lambda places, size: (
             np.bincount(np.concatenate(places), minlength=size), np.arange(sum(map(len, places))))),
@@ -433,7 +433,7 @@ def test_a_sum_is_explained_without_a_rest() -> None:
     [
         (rows, "counted_from", "event_type", lambda stamps, starts, cut: stamps),
         (explain, "_by_day", "day", lambda moments: honest_days(moments.dt.convert_time_zone("UTC"))),
-        (tracks.States, "codes", "state", lambda self, at, owners: self._codes[owners]),
+        (tracks.States, "grouped", "state", lambda self, at, owners: self._codes[owners].astype(np.intp)),
     ],
     ids=["timestamps for the prefix", "days of another zone", "another's state"],
 )

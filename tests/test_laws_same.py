@@ -96,7 +96,9 @@ def test_the_law_of_migration_notices_old_payloads_that_are_read_as_they_are(
     from titan_lab import typed
 
     honest = typed.decode_payloads
-    monkeypatch.setattr(typed, "decode_payloads", lambda texts, shape, steps: honest(texts, shape, []))
+    monkeypatch.setattr(
+        typed, "decode_payloads", lambda texts, shape, steps, rows: honest(texts, shape, [], rows)
+    )
     with pytest.raises(AssertionError):
         hunting(given(events=histories())(a_migrated_history_folds_alike))()
 
@@ -181,20 +183,17 @@ def a_grid_is_a_look_at_each_instant(events: pl.DataFrame) -> None:
         assert sorted(there.rows(), key=str) == sorted(states.rows(), key=str)
 
 
-def test_the_law_of_grids_notices_states_that_stay_one_instant_too_long(
+def test_the_law_of_grids_notices_states_that_come_one_instant_too_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The planted bug: what leaves a cell is still counted in it."""
+    """The planted bug: what comes at an instant is not yet in it."""
     law = given(events=histories())
     often(law(a_grid_is_a_look_at_each_instant))()
-    honest = grid.occupancy
 
-    def lingering(cells: Any, group: np.ndarray, shape: tuple[int, int], weights: Any = None) -> np.ndarray:
-        if cells is not None:
-            cells = (cells[0], np.minimum(cells[1] + 1, shape[0]))
-        return honest(cells, group, shape, weights)
+    def late(self: grid.Cells, moments: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.stamps[:-1], moments, side="right")
 
-    monkeypatch.setattr(grid, "occupancy", lingering)
+    monkeypatch.setattr(grid.Cells, "of", late)
     with pytest.raises(AssertionError):
         hunting(law(a_grid_is_a_look_at_each_instant))()
 
@@ -206,7 +205,8 @@ parallel.MANY = 1
 book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
 spine = book.history(columns=["valid_from"])
 for frame in (book.history(), *(book.at("2025-01-15", cut=cut) for cut in ("prefix", "filter", "latest")),
-              book.every("1d", measure="total"), book.cuts("2025-01-15"), book.rejected,
+              book.every("1d", measure="total", age=True), book.cuts("2025-01-15"), book.rejected,
+              book.dwell(), book.stays("total"), book.conform().findings,
               book.asof(spine, on="valid_from", prefix="was_")):
     print(hashlib.sha256(frame.write_json().encode()).hexdigest())
 print(pl.thread_pool_size())
@@ -227,7 +227,7 @@ def test_the_number_of_threads_does_not_matter() -> None:
         *answers, used = done.stdout.split()
         assert used == threads
         told.append(answers)
-    assert len(told[0]) == 8
+    assert len(told[0]) == 11
     assert told[0] == told[1]
 
 

@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 # name -> where it lives
 _PUBLIC = {
     "Aggregate": "fold",
+    "Check": "fold",
     "Event": "event",
     "EventLog": "log",
     "EventType": "payload",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from titan_lab.errors import TitanError as TitanError
     from titan_lab.event import Event as Event
     from titan_lab.fold import Aggregate as Aggregate
+    from titan_lab.fold import Check as Check
     from titan_lab.job import run_job as run_job
     from titan_lab.log import EventLog as EventLog
     from titan_lab.orders.events import ItemsReturned as ItemsReturned

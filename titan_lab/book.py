@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
-
 import polars as pl
 
-from titan_lab import change
-from titan_lab.bisect import bisect
-from titan_lab.blame import blame
-from titan_lab.clock import Cut, Instant, from_micros, iso
+from titan_lab.branch import Edited
+from titan_lab.clock import Instant, from_micros, iso
 from titan_lab.errors import NoSuchAggregate, nearest
-from titan_lab.explain import explain
 from titan_lab.notebook import html
 from titan_lab.story import Story
-from titan_lab.timeline import Timeline
+from titan_lab.verbs.clocks import TwoClocks
+from titan_lab.verbs.mining import Mined
+from titan_lab.verbs.why import Explained
 
 NEAR = 20_000  # ids among which near ones are looked for
 
 
-class Book(Timeline):
-    """The Timeline of all aggregates. ``book["id"]`` opens one life."""
+class Book(TwoClocks, Explained, Mined):
+    """The Timeline of all aggregates. ``book["id"]`` opens one life.
+
+    kept: where it is kept on disk, and why it was folded again if it was; see ``log.fold(..., keep=)``.
+    """
+
+    kept = ""
 
     def __getitem__(self, aggregate_id: str) -> Story:
         """Open one aggregate's life. Raises NoSuchAggregate, which suggests near ids."""
@@ -34,110 +35,10 @@ class Book(Timeline):
     def __contains__(self, aggregate_id: object) -> bool:
         return find(self.typed.ids, str(aggregate_id)) is not None
 
-    # ------------------------------------------------------------------ explaining
-
-    def blame(self, column: str, when: Instant | None = None, cut: Cut = "prefix") -> pl.DataFrame:
-        """Find the event that set the value that a column has now, or had at an instant (inclusive).
-
-        Returns one row per aggregate that existed, sorted by aggregate_id: aggregate_id String, value in the
-        column's own dtype, and of the event version Int64, event_type String, timestamp Datetime(us, UTC),
-        correlation_id String (from the metadata), all null where no event has set a value yet. A sum's or a
-        count's event is the last one that went into it, an extreme's the first one that brought it. upcast
-        String names the upcast steps that wrote this field of the event's payload, joined by " > "; null
-        where it was stored as it was read.
-
-        Raises NoSuchColumn, InstantError.
-
-        >>> import titan_lab as tl
-        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
-        >>> book.blame("total", "2025-01-15").select("value", "version", "event_type", "upcast").row(7)
-        (Decimal('274.40'), 1, 'OrderCreated', 'total_of_items')
-        """
-        return blame(self, column, when, cut)
-
-    def diff(
-        self,
-        t0: Instant | Timeline | None = None,
-        t1: Instant | None = None,
-        *,
-        columns: str | Iterable[str] | None = None,
-        cut: Cut | tuple[Cut, Cut] = "prefix",
-        versions: tuple[int, int] | None = None,
-    ) -> pl.DataFrame:
-        """Compare all states at two instants: one row for each field that changed, and the event behind it.
-
-        diff(t0, t1): what changed after t0, up to and including t1. diff(versions=(1, 3)): between two
-        versions; 0 is before the first, and a younger aggregate shows its last. diff(other, when): this
-        timeline beside another one (a branch, another fold) at an instant or, without one, at their end;
-        diff(self, when, cut=("prefix", "latest")): beside itself under another cut.
-
-        Returns aggregate_id and field String, before and after, then as ``blame`` does for the second state
-        version, event_type, timestamp, correlation_id; sorted by aggregate_id, fields in order of
-        declaration. before and after have the columns' own dtype if all asked for share one, and are text
-        otherwise: amounts with their decimals, instants ISO-8601 with a Z, lists and structs as JSON. An
-        aggregate that was not there is compared with the state that every life begins with; columns that
-        show the id are left out.
-
-        Raises NoSuchColumn, and InstantError when t1 is before t0.
-
-        >>> import titan_lab as tl
-        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
-        >>> book.diff("2025-01-15", "2025-01-16").drop("aggregate_id", "timestamp", "correlation_id").row(0)
-        ('status', 'PAID', 'SHIPPED', 3, 'OrderShipped')
-        """
-        if isinstance(t0, Timeline):
-            return change.between(self, t0, t1, columns, cut)
-        return change.diff(self, t0, t1, columns, cut, versions)  # type: ignore[arg-type]
-
-    def explain(
-        self, measure: str, t0: Instant, t1: Instant, by: str = "event_type", zone: str | None = None
-    ) -> pl.DataFrame:
-        """Tell why the sum of a column moved after t0, up to and including t1; exactly additive.
-
-        Each event's change is the column after it less the column before it, null counting as 0; the first
-        event of a life brings all of its value. by: "event_type", "day" or a column of the state, as it is
-        after the event. zone: whose calendar days, and in which t0 and t1 are read; the log's, or UTC.
-
-        Returns the `by` column, change in the measure's own dtype, whose sum is the sum at t1 less that at
-        t0, and events Int64: how many moved it. Sorted by the size of the change, largest first, then by key
-        with null as the last.
-
-        Raises NoSuchColumn, DeclarationError for a measure that is no exact number, InstantError when t1 is
-        before t0.
-
-        >>> import titan_lab as tl
-        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
-        >>> book.explain("total", "2025-01-14", "2025-01-15").row(1)
-        ('OrderModified', Decimal('-468.85'), 147)
-        """
-        return explain(self, measure, t0, t1, by, zone)
-
-    def bisect(
-        self,
-        predicate: Callable[[pl.DataFrame], bool],
-        since: Instant | None = None,
-        until: Instant | None = None,
-        columns: str | Iterable[str] | None = None,
-        scan: bool = False,
-    ) -> datetime | None:
-        """Find the first instant at which a predicate over the frame of all states holds.
-
-        since, until: the range, both inclusive; the whole history without them. columns: what the frame must
-        have, as for ``at``. The answer is an instant at which some event begins to count, or `since` when it
-        holds there already; None when it holds nowhere in the range.
-
-        The range is halved, which takes some twenty looks and is right for a predicate that stays true once
-        it is. A handful of instants across the range are looked at in any case; if it is true at one and
-        false at a later one, NotMonotone shows them. scan=True looks at every instant in turn, up to 10,000.
-
-        Raises PredicateError when the predicate raises, or says neither true nor false; InstantError.
-
-        >>> import titan_lab as tl
-        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
-        >>> book.bisect(lambda states: states["refunded"].sum() > 1000, columns="refunded").isoformat()
-        '2025-01-02T21:49:27.534035+00:00'
-        """
-        return bisect(self, predicate, since, until, columns, scan)
+    @property
+    def ids(self) -> pl.Series:
+        """Give all aggregate ids, sorted."""
+        return self.typed.ids.alias("aggregate_id")
 
     def trace(self, aggregate_id: str, version: int | None = None) -> pl.DataFrame:
         """Lay out the tree of causes around an event, across aggregates; see ``Story.trace``.
@@ -149,12 +50,22 @@ class Book(Timeline):
         """
         return self[aggregate_id].trace(version)
 
-    # ------------------------------------------------------------------ what it knows of itself
+    def branch(self, name: str = "what-if", at: Instant | int | None = None) -> Branch:
+        """Begin a what-if: this history, to be changed by edits that leave it as it is.
 
-    @property
-    def ids(self) -> pl.Series:
-        """Give all aggregate ids, sorted."""
-        return self.typed.ids.alias("aggregate_id")
+        at: branch from the history as it was at an instant (inclusive), or up to a version of each aggregate.
+        A branch is a book itself; ``.without(...)``, ``.insert(...)``, ``.edit(...)`` and ``.refold(...)``
+        give further ones, and ``.compare()`` tells what they change.
+
+        Raises InstantError.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> kept = book.branch("nobody cancels").without(event_type="OrderCancelled")
+        >>> kept.compare().states.row(-1)
+        ('status', 'CANCELLED', 67, 0, -67)
+        """
+        return Branch.of(self, name, at)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}
@@ -169,10 +80,19 @@ class Book(Timeline):
                 f"{int(self.rows.stepping_back.sum()):,} aggregates (see .cuts(instant))"
             )
         facts["source"], facts["complete"] = self.basis.source, self.basis.frontier
+        if self.kept:
+            facts["kept"] = self.kept
         facts["columns"] = ", ".join(self.aggregate.reducers)
         return html.card(
             f"Timeline of {self.aggregate.__name__}", facts, f"fingerprint {self.basis.fingerprint}"
         )
+
+
+class Branch(Edited, Book):
+    """A Book as it would be with other events; made by ``book.branch()``. It answers every verb of a Book.
+
+    Every edit gives a new Branch. What stays keeps its version, so an event that was left out is a gap.
+    """
 
 
 def find(ids: pl.Series, wanted: str) -> int | None:

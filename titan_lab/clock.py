@@ -34,6 +34,15 @@ CUTS: tuple[Cut, ...] = ("prefix", "filter", "latest")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+UNITS = {
+    "us": "microseconds",
+    "ms": "milliseconds",
+    "s": "seconds",
+    "m": "minutes",
+    "h": "hours",
+    "d": "days",
+    "w": "weeks",
+}
 BARE_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -124,21 +133,13 @@ def duration(text: str | timedelta) -> timedelta:
     """Read a length of time such as ``"90s"``, ``"15m"``, ``"12h"``, ``"1d"``, ``"2w"`` or ``"1d12h"``."""
     if isinstance(text, timedelta):
         return text
-    parts = re.findall(r"(\d+)(us|ms|s|m|h|d|w)", text)
-    if not parts or "".join(n + unit for n, unit in parts) != text.replace(" ", ""):
-        raise InstantError(
-            f"{text!r} is no length of time", hint="use '30m', '12h', '1d', '2w' or a timedelta"
-        )
-    unit_names = {
-        "us": "microseconds",
-        "ms": "milliseconds",
-        "s": "seconds",
-        "m": "minutes",
-        "h": "hours",
-        "d": "days",
-        "w": "weeks",
-    }
-    return sum((timedelta(**{unit_names[unit]: int(n)}) for n, unit in parts), timedelta())
+    parts = re.findall(r"(\d+)(us|ms|s|m|h|d|w)", text) if isinstance(text, str) else []
+    try:
+        if parts and "".join(n + unit for n, unit in parts) == text.replace(" ", ""):
+            return sum((timedelta(**{UNITS[unit]: int(n)}) for n, unit in parts), timedelta())
+    except OverflowError:  # more days than there are
+        pass
+    raise InstantError(f"{text!r} is no length of time", hint="use '30m', '12h', '1d', '2w' or a timedelta")
 
 
 def check_cut(cut: str) -> Cut:

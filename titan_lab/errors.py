@@ -12,9 +12,12 @@
     ├── NoSuchColumn          the aggregate has no such column
     ├── PredicateError        a predicate raises, or says neither true nor false
     │   └── NotMonotone       it does not turn true once and for all
+    ├── BranchError           a what-if edit that cannot be made
     ├── SpineError            the frame handed to `asof` cannot be joined
+    ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
+    ├── KeepError             a folded history cannot be kept in a folder
     └── JobError              a scheduled notebook cannot start, or failed
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
@@ -102,12 +105,26 @@ class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
 
 
+class FunnelError(TitanError, ValueError):
+    """The steps handed to `funnel` are none, or nobody takes one of them."""
+
+
+class BranchError(TitanError, ValueError):
+    """A what-if edit cannot be made: it names no event, or what it makes would be no history."""
+
+
 class ReadOnly(TitanError, PermissionError):
     """A write was asked of a log that is open for reading only."""
 
 
 class VersionConflict(TitanError):
     """Another event already holds this (aggregate_id, version)."""
+
+
+class KeepError(TitanError, OSError):
+    """A folded history cannot be kept in a folder."""
+
+    __str__ = TitanError.__str__
 
 
 class JobError(TitanError):

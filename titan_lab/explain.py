@@ -16,7 +16,6 @@ from titan_lab.grid import exact_sums
 from titan_lab.parallel import each, joined, spans
 from titan_lab.rows import PIECE
 from titan_lab.timeline import Timeline, as_instants
-from titan_lab.tracks import States, Track
 
 Grouping: TypeAlias = Callable[[np.ndarray], tuple[pl.Series, np.ndarray]]
 
@@ -78,7 +77,8 @@ def _by(book: Timeline, by: str, zone: str) -> Grouping:
             raise DeclarationError(
                 f"{by} holds lists, by which nothing is grouped", hint="use another column"
             )
-        return lambda rows: _by_column(book.tracks[by], rows, book.rows.owners[rows])
+        track = book.tracks[by]
+        return lambda rows: (track.groups, track.grouped(rows, book.rows.owners[rows]))
     if by == "event_type":
         return lambda rows: (
             pl.Series(book.typed.kinds, dtype=pl.String),
@@ -99,13 +99,3 @@ def _by_day(moments: pl.Series) -> tuple[pl.Series, np.ndarray]:
     days = moments.dt.date().to_physical().to_numpy()
     first, last = (int(days.min()), int(days.max())) if len(days) else (0, 0)
     return pl.Series(np.arange(first, last + 1, dtype=np.int32)).cast(pl.Date), days - first
-
-
-def _by_column(track: Track, rows: np.ndarray, owners: np.ndarray) -> tuple[pl.Series, np.ndarray]:
-    if isinstance(track, States):
-        return track.named(np.arange(track.size + 1)), track.codes(rows, owners).astype(np.intp)
-    column = track.at(rows, owners).alias("value")
-    groups = column.unique().sort(nulls_last=True)
-    numbers = groups.to_frame().with_columns(number=np.arange(len(groups)))
-    found = column.to_frame().join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")
-    return groups, found["number"].to_numpy()

@@ -16,6 +16,7 @@ import copy
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from types import FrameType
 from typing import Any, ClassVar
@@ -33,6 +34,13 @@ from titan_lab.upcast import Chain, Upcast
 
 ENGINE = 1  # raise it when the meaning of a reducer changes, so that what was folded before is folded again
 ROW = ("aggregate_id", "version", "valid_from", "valid_to")  # what every frame of states begins with
+
+OF_THE_EVENT = (
+    "aggregate_id",
+    "version",
+    "event_type",
+    "timestamp",
+)  # what a check may read beside the state
 
 
 class State:
@@ -117,15 +125,40 @@ def _is_table(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
 
 
+@dataclass(frozen=True)
+class Check:
+    """A rule of an aggregate's own: ``conform`` looks at it after each event that sets what it reads.
+
+    wrong: a polars expression, row by row, that is true of a state which breaks the rule; it reads columns of
+    the state, and aggregate_id, version, event_type and timestamp of the event that led to it. detail: one
+    that says what was found and what was expected.
+
+        Check(pl.col("refunded") > pl.col("paid"), pl.format("refunded {} of {}", "refunded", "paid"))
+    """
+
+    wrong: pl.Expr
+    detail: pl.Expr
+
+    @property
+    def reads(self) -> list[str]:
+        """Name the columns that it reads."""
+        return list(dict.fromkeys([*self.wrong.meta.root_names(), *self.detail.meta.root_names()]))
+
+
 class Aggregate:
     """Declare an aggregate: each attribute that is a reducer is a column of its state, in this order.
 
     upcasts: the steps that bring old payloads to the current shape. also: event types that belong to it and
-    change no column; their payloads are checked like the others'.
+    change no column; their payloads are checked like the others'. checks: rules beside the transitions of its
+    machines, by the name of what breaks them. objects: what else its events speak of, such as users: the kind
+    of thing and the payload's field that names it ("items.product_id" for one in each of a list). Neither of
+    the two changes what a fold gives, so they are no part of the fingerprint.
     """
 
     upcasts: ClassVar[tuple[Upcast, ...]] = ()
     also: ClassVar[tuple[type[EventType], ...]] = ()
+    checks: ClassVar[Mapping[str, Check]] = {}
+    objects: ClassVar[Mapping[str, str]] = {}
 
     reducers: ClassVar[dict[str, Reducer]] = {}
     events: ClassVar[dict[str, type[EventType]]] = {}  # by their name in the store
@@ -146,6 +179,13 @@ class Aggregate:
             reducer.bind(name, cls._declared() if isinstance(reducer, step) else in_sight)
         cls.events = cls._declared() | {event.event_type: event for event in cls.also}
         cls.chain = Chain(cls.upcasts)
+        for kind, check in cls.checks.items():
+            unknown = [name for name in check.reads if name not in (*cls.reducers, *OF_THE_EVENT)]
+            if unknown:
+                raise DeclarationError(
+                    f"{cls.__name__}: the check {kind!r} reads {', '.join(unknown)}, which no state has",
+                    hint=nearest(unknown[0], cls.reducers),
+                )
 
     @classmethod
     def _declared(cls) -> dict[str, type[EventType]]:
@@ -177,16 +217,18 @@ class Aggregate:
         """Hash the declaration, its event shapes, its upcasters and the engine: another one means refold."""
         if "_fingerprint" in vars(cls):
             return cls._fingerprint
-        told = [
-            f"engine {ENGINE}",
-            cls.__name__,
-            *(f"{n}={r.describe()}:{r.dtype}" for n, r in cls.reducers.items()),
-        ]
-        told += [f"{name}{event.shape.slots!r}" for name, event in sorted(cls.events.items())]
-        cls._fingerprint = hashlib.sha256("\n".join([*told, cls.chain.fingerprint()]).encode()).hexdigest()[
-            :12
-        ]
+        told = "\n".join(f"{name} = {text}" for name, text in cls.described().items())
+        cls._fingerprint = hashlib.sha256(told.encode()).hexdigest()[:12]
         return cls._fingerprint
+
+    @classmethod
+    def described(cls) -> dict[str, str]:
+        """Write down all that the fold depends on, by name: what the fingerprint is made of."""
+        told = {"the engine": str(ENGINE), "the name": cls.__name__}
+        told |= {f"column {name}": f"{r.describe()}, {r.dtype}" for name, r in cls.reducers.items()}
+        told |= {f"event {name}": repr(event.shape.slots) for name, event in sorted(cls.events.items())}
+        steps = enumerate(cls.chain.steps, start=1)
+        return told | {f"upcast {n} ({step.name})": f"{step!r} {step.fingerprint()}" for n, step in steps}
 
     @classmethod
     def initial(cls, aggregate_id: str | None = None) -> State:
@@ -261,4 +303,4 @@ def _event_types_in_sight(reducers: Iterable[Reducer], frame: FrameType) -> dict
     return {event.__name__: event for event in found if event is not EventType}
 
 
-__all__ = ["ENGINE", "ROW", "Aggregate", "Misfit", "State"]
+__all__ = ["ENGINE", "ROW", "Aggregate", "Check", "Misfit", "State"]

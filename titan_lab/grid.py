@@ -3,129 +3,212 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from titan_lab.clock import Instant, instant, zone_of
+from titan_lab.clock import MICROSECOND, Instant, instant, micros, zone_of
 from titan_lab.errors import InstantError
-from titan_lab.event import moments
-from titan_lab.parallel import each
-from titan_lab.rows import Rows
-from titan_lab.tracks import States, Track
+from titan_lab.event import TIMESTAMP, moments
+from titan_lab.parallel import each, spans
+from titan_lab.rows import PIECE, Rows
+from titan_lab.tracks import Track
 
-Cells: TypeAlias = (
-    tuple[np.ndarray, np.ndarray] | None
-)  # first cell, and the one after the last; None: cell 0 alone
-Look: TypeAlias = tuple[
-    np.ndarray, np.ndarray, Cells
-]  # rows, their aggregates, and the cells in which each held
-
+MOST = 10_000_000  # cells of one grid: beyond that, nobody reads them and memory runs out
+UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6}
+STEP = re.compile(r"(?:\d+(?:us|ms|s|mo|m|h|d|w|q|y))+")
+CALENDAR = re.compile("[dwqy]|mo")
 LIMB = 22  # bits; a double adds two thousand million numbers of 22 bits without rounding
 EXACT = 2**53
+LOW = 20  # bits of a birth that are added up apart from the rest: all of them together leave 64 bits
 
 
 def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | None) -> pl.Series:
     """Lay out instants from `since` to `until`, both inclusive, in steps of the calendar of `zone`.
 
     A step of "1d" is a day of that zone, 23 or 25 hours long where its clocks change; "1mo" is a month. A
-    local time that was skipped when clocks went forward is the moment they did so, as in ``clock.instant``.
+    local time that was skipped when clocks went forward is later by as much as they went, as in
+    ``clock.instant``.
+    Raises InstantError for a step that is none, and for more than `MOST` instants.
     """
     start, end = instant(since, zone), instant(until, zone)
     if end < start:
         raise InstantError(f"the grid ends at {end.isoformat()}, before it begins at {start.isoformat()}")
     where = zone or "UTC"
     zone_of(where)
-    ends = pl.Series([start, end], dtype=pl.Datetime("us", "UTC"))
-    calendar = isinstance(step, str) and re.search("[dwqy]|mo", step)
-    if calendar:
-        ends = ends.dt.convert_time_zone(where).dt.replace_time_zone(None)
+    width = _width(step)
+    if width is not None:
+        count = (end - start) // MICROSECOND // width + 1
+        refuse_many(count)
+        return pl.Series("instant", micros(start) + np.arange(count) * width).cast(TIMESTAMP)
+    ends = pl.Series([start, end], dtype=TIMESTAMP)
+    ends = ends.dt.convert_time_zone(where).dt.replace_time_zone(None)
     try:
         grid = pl.datetime_range(ends[0], ends[1], step, time_unit="us", eager=True)
     except pl.exceptions.PolarsError as error:
-        raise InstantError(
-            f"{step!r} is no step: {error}", hint="use '15m', '1h', '1d', '1w', '1mo'"
-        ) from error
-    if calendar:
-        grid = moments(grid, where).clip(start)
-        grid = grid.filter(grid <= end)
-    return grid.cast(pl.Datetime("us", "UTC")).alias("instant")
+        raise _no_step(step, str(error)) from error
+    grid = moments(grid, where).clip(start)
+    return grid.filter(grid <= end).cast(TIMESTAMP).alias("instant")
 
 
-def tally(
-    grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None
-) -> tuple[pl.Series, np.ndarray, np.ndarray]:
-    """Count the states on a grid of instants, and add up the smallest units of a measure over them.
-
-    Returns the values of `by` that occur, sorted, and counts and sums (zeros without a measure) as int64
-    arrays of instants x values.
-    """
-    counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
-    looks: list[Look]
-    if len(grid) == 1:
-        looks = [(some, owners, None) for some, owners in rows.last_within(counted, stamps[0])]
+def _width(step: str | timedelta) -> int | None:
+    """Give a step's length in microseconds, or None for one that the calendar measures."""
+    width: int | None
+    if isinstance(step, timedelta):
+        width = step // MICROSECOND
+    elif not isinstance(step, str) or not STEP.fullmatch(step.strip()):
+        raise _no_step(step, "it does not go forward" if str(step).startswith("-") else "it cannot be read")
+    elif CALENDAR.search(step):
+        width = None if re.search("[1-9]", step) else 0  # of the calendar, or none at all
     else:
-        enter = np.searchsorted(stamps, counted, side="left")
-        leave = rows.until(enter, len(grid))
-        some = np.flatnonzero(enter < leave)  # what came and went between two instants is in no cell
-        looks = [(some, rows.owners[some], (enter[some], leave[some]))]
-    groups, number = _groups(by, looks)
-    shape = (len(grid), len(groups))
+        width = sum(int(n) * UNITS[unit] for n, unit in re.findall(r"(\d+)([a-z]+)", step))
+    if width is not None and width <= 0:
+        raise _no_step(step, "it does not go forward")
+    return width
 
-    def one(place: int) -> tuple[np.ndarray, np.ndarray | None]:
-        some, owners, cells = looks[place]
-        numbers = number(place, owners).astype(np.intp, copy=False)
-        counts = occupancy(cells, numbers, shape)
-        return counts, None if measure is None else occupancy(
-            cells, numbers, shape, measure.units(some, owners)
+
+def _no_step(step: object, why: str) -> InstantError:
+    return InstantError(f"{step!r} is no step: {why}", hint="use '15m', '1h', '1d', '1w', '1mo'")
+
+
+def refuse_many(instants: int, values: int | None = None) -> None:
+    """Raise InstantError for a grid of more than `MOST` cells, and say how many they are."""
+    cells = instants * (1 if values is None else values)
+    if cells > MOST:
+        told = f"{instants:,} instants" + ("" if values is None else f" x {values:,} values")
+        fitting = -(-cells // MOST)
+        raise InstantError(
+            f"a grid of {told} has {cells:,} cells, {cells - MOST:,} more than the {MOST:,} it may have",
+            hint=f"take a step {fitting:,} times as long, a shorter span, or a `by` of fewer values",
+            cells=cells,
         )
 
-    counts, sums = np.zeros((2, *shape), dtype=np.int64)
-    for counted_here, summed_here in each(one, range(len(looks)), len(counted)):
-        counts += counted_here
-        sums += 0 if summed_here is None else summed_here
+
+class Tally(NamedTuple):
+    """What was found on a grid: the values that occur, sorted, and arrays of instants x values.
+
+    sums: in smallest units, no sums without a measure. ages: the mean in microseconds, rounded half to even,
+    or None where it was not asked for; it means nothing where the count is 0.
+    """
+
+    groups: pl.Series
+    counts: np.ndarray
+    sums: np.ndarray
+    ages: np.ndarray | None
+
+
+def tally(grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None, age: bool = False) -> Tally:
+    """Count the states on a grid of instants, add up a measure over them, and take their mean age."""
+    counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
+    groups = pl.Series([None]) if by is None else by.groups
+    refuse_many(len(grid), len(groups))
+    alone = len(grid) == 1
+    shape = (len(grid) + (not alone), len(groups))  # what comes after the grid has a row of its own
+    size = shape[0] * shape[1]
+
+    def look(some: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        numbers = np.zeros(len(some), dtype=np.intp) if by is None else by.grouped(some, owners)
+        weights = [] if measure is None else [measure.units(some, owners)]
+        if age:
+            born = counted[rows.typed.starts[owners]] - stamps[0]
+            weights += [born >> LOW, born & ((1 << LOW) - 1)]
+        return numbers, weights
+
+    def standing(some: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        numbers, weights = look(some, owners)
+        return np.stack([exact_sums(numbers, one, size) for one in (None, *weights)])
+
+    def turning(piece: slice) -> np.ndarray:
+        with_before = slice(max(piece.start - 1, 0), piece.stop)
+        numbers, weights = look(np.arange(with_before.start, piece.stop), rows.owners[with_before])
+        places = cells.of(counted[with_before]) * len(groups)
+        return _turnover(numbers, weights, places, rows.followed[with_before], piece.start == 0, size)
+
+    if alone:
+        parts = rows.last_within(counted, stamps[0], standing)
+    else:
+        cells = Cells(stamps)
+        # A piece has no fewer rows than there are cells, or adding those up would cost more than itself.
+        parts = each(turning, spans(len(counted), max(PIECE, size)), len(counted))
+    totals = (
+        np.sum(parts, axis=0) if parts else np.zeros((1 + (measure is not None) + 2 * age, size), np.int64)
+    )
+    counts, *rest = np.cumsum(totals.reshape(len(totals), *shape), axis=1)[:, : len(grid)]
     # Of all together there is always a count, be it 0.
     occurs = np.flatnonzero(counts.any(axis=0) | (by is None))
-    return groups.gather(occurs), counts[:, occurs], sums[:, occurs]
+    sums = counts if measure is None else rest[0]
+    ages = _mean_ages(stamps, counts, rest[-2], rest[-1])[:, occurs] if age else None
+    return Tally(groups.gather(occurs), counts[:, occurs], sums[:, occurs], ages)
 
 
-def _groups(by: Track | None, looks: list[Look]) -> tuple[pl.Series, Callable[[int, np.ndarray], np.ndarray]]:
-    """Give the values that a column has, sorted, and a function that numbers them on a look's rows."""
-    if by is None:
-        return pl.Series([None]), lambda place, owners: np.zeros(len(owners), dtype=np.intp)
-    if isinstance(by, States):
-        return by.named(np.arange(by.size + 1)), lambda place, owners: by.codes(looks[place][0], owners)
-    columns = [by.at(some, owners) for some, owners, _ in looks]
-    groups = pl.concat(columns).unique().sort(nulls_last=True) if columns else pl.Series([], dtype=by.dtype)
-    numbers = pl.DataFrame({"value": groups, "number": np.arange(len(groups))})
-
-    def number(place: int, owners: np.ndarray) -> np.ndarray:
-        values = columns[place].alias("value").to_frame()
-        return values.join(numbers, on="value", how="left", nulls_equal=True, maintain_order="left")[
-            "number"
-        ].to_numpy()
-
-    return groups, number
-
-
-def occupancy(
-    cells: Cells, group: np.ndarray, shape: tuple[int, int], weights: np.ndarray | None = None
+def _turnover(
+    numbers: np.ndarray,
+    weights: list[np.ndarray],
+    cells: np.ndarray,
+    followed: np.ndarray,
+    first: bool,
+    size: int,
 ) -> np.ndarray:
-    """Count (or add up the int64 weights of) what lies in each cell, by group: an array of cells x groups.
+    """Add up what enters each cell, less what leaves it, on the rows at which something is another.
 
-    What enters a cell is added, what leaves before it is taken off, and the running sum is what is there.
+    Of a piece that is not the first, row 0 was counted in the piece before it.
     """
-    width, groups = shape
-    if cells is None:
-        return exact_sums(group, weights, groups).reshape(1, groups)
-    enter, leave = cells
-    size = groups * (width + 1)
-    come = exact_sums(enter * groups + group, weights, size)
-    gone = exact_sums(leave * groups + group, weights, size)
-    return np.cumsum((come - gone).reshape(width + 1, groups), axis=0)[:width]
+    turns = numbers[1:] != numbers[:-1]
+    for values in weights:
+        turns |= values[1:] != values[:-1]
+    left = np.flatnonzero(turns & followed[:-1])  # rows that are over when their successor comes
+    came = np.flatnonzero(turns | ~followed[:-1])
+    came += 1
+    if first:
+        came = np.append(0, came)
+    come, gone = cells.take(came), cells[1:].take(left)
+    come += numbers.take(came)
+    gone += numbers.take(left)
+    return np.stack(
+        [
+            exact_sums(come, None if one is None else one.take(came), size)
+            - exact_sums(gone, None if one is None else one.take(left), size)
+            for one in (None, *weights)
+        ]
+    )
+
+
+class Cells:
+    """Find the first instant of a grid that is not before a moment."""
+
+    def __init__(self, stamps: np.ndarray) -> None:
+        self.stamps = np.append(stamps, np.iinfo(np.int64).max)
+        gap = int(np.diff(stamps).min(initial=2**40))
+        self.shift = max(gap.bit_length() - 1, 0)  # so that no two instants lie within 2**shift
+        buckets = (int(stamps[-1] - stamps[0]) >> self.shift) + 2
+        few = gap > 0 and buckets <= max(4 * len(stamps), 2**16)
+        self.table = np.searchsorted(stamps, stamps[0] + (np.arange(buckets) << self.shift)) if few else None
+
+    def of(self, moments: np.ndarray) -> np.ndarray:
+        """Number the cells, from 0 on; one past the last for a moment after the grid."""
+        if self.table is None:
+            return np.searchsorted(self.stamps[:-1], moments)
+        bucket = moments - self.stamps[0]
+        bucket >>= self.shift
+        cells = self.table.take(bucket, mode="clip")
+        cells += self.stamps.take(cells) < moments
+        return cells
+
+
+def _mean_ages(stamps: np.ndarray, counts: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Divide the ages in each cell by their number: count x instant - births, exactly, half to even.
+
+    Births are counted from the grid's first instant on, as high * 2**LOW + low.
+    """
+    many = np.maximum(counts, 1)
+    whole, rest = np.divmod(high, many)
+    more, rest = np.divmod((rest << LOW) + low, many)
+    ages = (stamps - stamps[0])[:, None] - (whole << LOW) - more
+    # The mean is `ages` less rest/many of a microsecond.
+    down = (2 * rest > many) | ((2 * rest == many) & (ages % 2 == 1))
+    return ages - down
 
 
 def exact_sums(keys: np.ndarray, weights: np.ndarray | None, size: int) -> np.ndarray:

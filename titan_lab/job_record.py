@@ -17,6 +17,7 @@ from typing import Any, Final
 from titan_lab.clock import instant
 from titan_lab.errors import JobError
 from titan_lab.notebook.html import card
+from titan_lab.paths import written
 
 OK, FAILED, USAGE, TIMEOUT, DIED = 0, 1, 2, 3, 4
 CODES: Final = {"ok": OK, "failed": FAILED, "timeout": TIMEOUT, "died": DIED}
@@ -95,15 +96,8 @@ def read_run(record: str | os.PathLike[str]) -> JobRun:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, even if the process is killed in between."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(path) as file:
+        file.write(text)
 
 
 def run_of(record: Mapping[str, Any], folder: Path) -> JobRun:

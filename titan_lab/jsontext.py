@@ -45,9 +45,9 @@ def decode(
     )
 
 
-def not_objects(texts: pl.Series) -> np.ndarray:
+def not_objects(texts: pl.Series, rows: np.ndarray | None = None) -> np.ndarray:
     """Tell which texts are not one JSON object; a null is not one either."""
-    return joined(in_pieces(texts, _not_objects), bool)
+    return joined(in_pieces(texts, _not_objects, rows), bool)
 
 
 def _not_objects(texts: pl.Series) -> np.ndarray:
@@ -58,9 +58,11 @@ def _not_objects(texts: pl.Series) -> np.ndarray:
     return bad
 
 
-def in_pieces(column: pl.Series, work: Callable[[pl.Series], T], size: int = PIECE) -> list[T]:
-    """Apply `work` to slices of a column on all cores, and give the results in order."""
-    return each(lambda piece: work(column[piece]), spans(len(column), size), len(column))
+def in_pieces(column: pl.Series, work: Callable[[pl.Series], T], rows: np.ndarray | None = None) -> list[T]:
+    """Apply `work` to slices of a column, or of some of its rows, on all cores; give the results in order."""
+    if rows is None or len(rows) == len(column):
+        return each(lambda piece: work(column[piece]), spans(len(column), PIECE), len(column))
+    return each(lambda piece: work(column.gather(rows[piece])), spans(len(rows), PIECE), len(rows))
 
 
 def _at_once(texts: pl.Series, dtype: pl.Struct) -> pl.Series | None:

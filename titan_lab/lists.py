@@ -6,16 +6,20 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from titan_lab.marks import nulls
+
 
 def lists_apart(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
     """Part a List column into each row's length and all elements in order; a null list has length 0."""
-    if column.null_count() or not isinstance(column.dtype, pl.List):
-        lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
-        return lengths, column.explode(empty_as_null=False, keep_nulls=False).rechunk()
     array = column.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    offsets = np.asarray(array.offsets)
-    elements = pl.Series(array.values[offsets[0] : offsets[-1]], dtype=column.dtype.inner)
-    return np.diff(offsets), elements
+    if isinstance(column.dtype, pl.List):
+        offsets = pl.Series(array.offsets).to_numpy()  # np.asarray would import pandas
+        lengths = np.diff(offsets)
+        # A null list may stand for elements, too; most do not, and then nothing needs to be moved.
+        if not lengths[nulls(column)].any():
+            return lengths, pl.Series(array.values[offsets[0] : offsets[-1]], dtype=column.dtype.inner)
+    lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+    return lengths, column.explode(empty_as_null=False, keep_nulls=False).rechunk()
 
 
 def lists_together(lengths: np.ndarray, elements: pl.Series, nulls: pl.Series | None = None) -> pl.Series:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from titan_lab.backends.contract import Appended, Frontier, Reader
 from titan_lab.book import Book, no_such
-from titan_lab.errors import EventsError, ReadOnly
+from titan_lab.errors import EventsError, KeepError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate
 from titan_lab.notebook import html
+from titan_lab.pieces import fold_kept
 from titan_lab.scope import EVERYTHING, Scope, scope
-from titan_lab.typed import WhenNewer, typed
+from titan_lab.typed import Typed, WhenNewer, typed
+from titan_lab.verbs.events import Events
 
 BATCH = 100_000  # events that `batches` gives at a time
 CHECKED = 1_000_000  # rows that are checked at a time
 
 
-class EventLog:
+class EventLog(Events):
     """The events of one store. Every row the store holds is either in its frames or in `rejected`.
 
     Made by ``tl.open(url)`` or ``tl.from_frame(frame, ...)``. `zone` is how moments without a zone are read.
@@ -147,30 +150,64 @@ class EventLog:
 
     # ------------------------------------------------------------------ folding and writing
 
-    def fold(self, aggregate: type[Aggregate], *, aggregates: Any = None, newer: WhenNewer = "raise") -> Book:
+    def fold(
+        self,
+        aggregate: type[Aggregate],
+        *,
+        aggregates: Any = None,
+        newer: WhenNewer = "raise",
+        keep: str | Path | None = None,
+        pieces: int | None = None,
+        memory: int | str | None = None,
+    ) -> Book:
         """Fold every aggregate at once into its Timeline.
 
         aggregates: only these ids. newer: what to do with payloads of a schema_version newer than the code,
         "raise" SchemaTooNew or "reject" them.
+
+        keep: a folder in which the folded history is kept, and opened from the next time. It is folded again
+        if the declaration or the source is another; of a source that grew, only the aggregates with new
+        events are. ``book.kept`` says which it was. pieces: fold so many parts one after the other, or as
+        many as fit into `memory`, in bytes or as "4GiB"; the Book is read from the folder and is one.
+
+        Raises KeepError where nothing can be kept.
 
         >>> import titan_lab as tl
         >>> len(tl.open("sqlite:///data/samples/orders.db").fold(tl.Order))
         500
         """
         request = scope(aggregates=aggregates)
+        known: dict[str, Any] = {
+            "read_events": lambda ids: self.read(aggregates=ids),
+            "read_snapshots": self._snapshots(request),
+        }
+        if keep is not None:
+            book, misfits = fold_kept(self, aggregate, Path(keep), request, newer, pieces, memory, **known)
+        elif pieces is not None or memory is not None:
+            raise KeepError(
+                "a history folded in pieces is read from disk", hint="say where: log.fold(..., keep='folder')"
+            )
+        else:
+            columns, unread, misfits = self.typed(aggregate, request, newer)
+            book = Book(
+                aggregate,
+                columns,
+                source=self.url,
+                frontier=str(self.frontier),
+                zone=self.zone,
+                rejected=pl.concat([unread, misfits]),
+                **known,
+            )
+        self._folded[f"{aggregate.fingerprint()} {request}"] = misfits
+        return book
+
+    def typed(
+        self, aggregate: type[Aggregate], request: Scope, newer: WhenNewer = "raise"
+    ) -> tuple[Typed, pl.DataFrame, pl.DataFrame]:
+        """Read a scope and decode it by an aggregate: its columns, what is no event, and what did not fit."""
         events, unread = self._checked(request, parse_json=False)
         columns, misfits = typed(events, aggregate.events, aggregate.chain, newer)
-        rejected = pl.concat([unread, misfits])
-        self._folded[f"{aggregate.fingerprint()} {request}"] = misfits
-        return Book(
-            aggregate,
-            columns,
-            source=self.url,
-            frontier=str(self.frontier),
-            zone=self.zone,
-            rejected=rejected,
-            read_events=self.events,
-        )
+        return columns, unread, misfits
 
     def append_many(self, events: Any) -> Appended:
         """Add a frame of events, all or none; those that are there already, unchanged, are left alone.
@@ -232,6 +269,13 @@ class EventLog:
 
     # ------------------------------------------------------------------ checking
 
+    def _snapshots(self, request: Scope) -> Callable[[], pl.DataFrame] | None:
+        """Give what reads the stored states of a scope's aggregates; None where the store keeps none."""
+        read = getattr(self.reader, "snapshots", None)
+        if read is None or request.aggregates is None:
+            return read
+        return lambda: read().filter(pl.col("aggregate_id").is_in(list(request.aggregates or ())))
+
     def _checked(self, request: Scope, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Read a scope and part good events, in order, from rejected rows."""
         good, rejected = [EVENTS.to_frame()], [REJECTED.to_frame()]
@@ -247,6 +291,8 @@ class EventLog:
         if request:
             events = events.filter(request.predicate())
         refused = pl.concat(rejected)
+        if request.ids != EVERYTHING.ids:
+            refused = refused.filter(request.within())
         if request == EVERYTHING and parse_json:
             self._rejected = refused
         return events, refused

@@ -1,4 +1,4 @@
-"""Where things lie: the project's root, and store URLs that mean the same from any folder.
+"""Where things lie: the project's root, store URLs that mean the same from any folder, files written whole.
 
 A notebook runs in its own folder under JupyterLab and nbval, and in the caller's folder under other tools. A
 path relative to "here" breaks in one of them, so jobs and notebooks resolve theirs against the project's
@@ -8,8 +8,10 @@ root.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 ROOT_VARIABLE: Final = (
     "TITAN_ROOT"  # set for the kernel of a job; may be set by hand for a layout of one's own
@@ -61,3 +63,22 @@ def from_root(url: str, root: str | os.PathLike[str] | None = None) -> str:
     return (
         f"{prefix}{Path(os.path.relpath(target, here) if here.is_relative_to(base) else target).as_posix()}"
     )
+
+
+@contextmanager
+def written(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """Write a text file so that it is there whole or not at all, even if the process is killed in between.
+
+    What is written goes to a file beside it, which takes its name at the end; the folder is made if need be.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ A field that is absent or null in an event leaves the value as it was.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ import polars as pl
 from titan_lab import tracks
 from titan_lab.errors import DeclarationError
 from titan_lab.event import TIMESTAMP, Event
+from titan_lab.functions import digest, told
 from titan_lab.payload import EventType
 from titan_lab.typed import Typed
 
@@ -215,8 +215,9 @@ class collect(Reducer):
 class machine(Reducer):
     """Name the state that each event type leads to.
 
-    states: event type -> state. allowed: state -> the states that may follow it (None: any). The fold records
-    what happened even where it was not allowed; what was not, `conform` and commands tell.
+    states: event type -> state. allowed: state -> the states that may follow it (None: any). Nothing may
+    follow a state that `allowed` leaves out; where it leaves out the start, None, any may be the first. The
+    fold records what happened even where it was not allowed; what was not, `conform` and commands tell.
     """
 
     def __init__(
@@ -236,6 +237,12 @@ class machine(Reducer):
             raise DeclarationError(
                 f"allowed names states that no event leads to: {', '.join(sorted(map(str, stray)))}"
             )
+
+    def nexts(self, state: str | None) -> tuple[str, ...]:
+        """Give the states that may follow one, or, for None, be the first."""
+        if self.allowed is None or (state is None and None not in self.allowed):
+            return tuple(self.names)
+        return self.allowed.get(state, ())
 
     def bind(self, name: str, known: dict[str, type[EventType]]) -> None:
         self.listens = (*self.listens, "version")  # the event is all that counts; no field of it is read
@@ -316,8 +323,6 @@ class step(Reducer):
         )
 
     def describe(self) -> str:
-        code = self.function.__code__
-        digest = hashlib.sha256(f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}".encode()).hexdigest()[
-            :12
-        ]
-        return f"step({self.function.__qualname__}, {digest}, {self._initial!r}, {sorted(self.sources)})"
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        code, start = digest(told(self.function)), told(self._initial)
+        return f"step({name}, {code}, {start}, {sorted(self.sources)})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -15,17 +17,28 @@ from titan_lab.typed import Typed
 STEPS = 6  # taken back one by one before a search by halving
 PIECE = 131_072  # rows or labels worked on at a time: what is noted about them stays in the processor's cache
 
+T = TypeVar("T")
+
 
 class Rows:
     """The rows of a history, sorted by (aggregate, version), as moments see them."""
 
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
-        self.followed = np.ones(len(typed), dtype=bool)  # by another event of the same aggregate
-        self.last = (typed.ends - 1).astype(np.int32 if len(typed) < 2**31 else np.int64)
-        self.followed[self.last] = False
         self._first_last: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._counted: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def last(self) -> np.ndarray:
+        """Give each aggregate's last row."""
+        return (self.typed.ends - 1).astype(np.int32 if len(self.typed) < 2**31 else np.int64)
+
+    @cached_property
+    def followed(self) -> np.ndarray:
+        """Tell which rows are followed by another event of the same aggregate."""
+        followed = np.ones(len(self.typed), dtype=bool)
+        followed[self.last] = False
+        return followed
 
     @cached_property
     def owners(self) -> np.ndarray:
@@ -50,7 +63,8 @@ class Rows:
         """
         cut = "prefix" if cut == "filter" else cut
         if cut not in self._counted:
-            self._counted[cut] = counted_from(self.typed.timestamp, self.typed.starts, cut)
+            clock = self.typed.timestamp if self.typed.clock is None else self.typed.clock
+            self._counted[cut] = counted_from(clock, self.typed.starts, cut)
         return self._counted[cut]
 
     def until(self, counted: np.ndarray, none: int) -> np.ndarray:
@@ -59,14 +73,17 @@ class Rows:
         ends[~self.followed] = none
         return ends
 
-    def last_within(self, stamps: np.ndarray, bound: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Find each aggregate's last row whose stamp is within the bound: rows and aggregates, in pieces.
+    def last_within(
+        self, stamps: np.ndarray, bound: int, then: Callable[[np.ndarray, np.ndarray], T]
+    ) -> list[T]:
+        """Find each aggregate's last row whose stamp is within the bound, piece by piece.
 
-        stamps must never step back within an aggregate, so that the rows within are a prefix of its life.
+        `then` is given each piece's rows and aggregates while they are at hand. stamps must never step back
+        within an aggregate, so that the rows within are a prefix of its life.
         """
-        first, last = self._ends(stamps)
+        first, last = self.ends_of(stamps)
 
-        def look(piece: slice) -> tuple[np.ndarray, np.ndarray]:
+        def look(piece: slice) -> T:
             owners = np.flatnonzero(first[piece] <= bound)
             owners += piece.start
             rows = self.last[owners]
@@ -79,13 +96,13 @@ class Rows:
             if len(on):
                 low = self.typed.starts[owners[on]]
                 rows[on] = rows_at(stamps, low, rows[on].astype(np.int64), np.full(len(low), bound))
-            return rows.astype(np.intp), owners
+            return then(rows.astype(np.intp), owners)
 
         return each(look, spans(len(first), PIECE), len(stamps))
 
     def prefixes(self, stamps: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows of `last_within`, and the aggregates they belong to, ascending."""
-        found = self.last_within(stamps, bound)
+        found = self.last_within(stamps, bound, lambda rows, owners: (rows, owners))
         rows, owners = ([pair[place] for pair in found] for place in (0, 1))
         return joined(rows, np.intp), joined(owners, np.intp)
 
@@ -106,9 +123,20 @@ class Rows:
     @cached_property
     def _lives(self) -> np.ndarray:
         """Lay out each aggregate's first and last row, and their stamps, side by side: one look finds all."""
-        return np.column_stack([self.typed.starts, self.last, *self._ends(self.counted("prefix"))])
+        return np.column_stack([self.typed.starts, self.last, *self.ends_of(self.counted("prefix"))])
 
-    def _ends(self, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def kept(
+        cls, typed: Typed, counted: np.ndarray, ends: tuple[np.ndarray, np.ndarray], **more: np.ndarray
+    ) -> Rows:
+        """Take up what was found before: prefix stamps, each aggregate's first and last of them, and more."""
+        rows = cls(typed)
+        rows._counted["prefix"] = counted
+        rows._first_last[id(counted)] = counted, *ends
+        vars(rows).update(more)
+        return rows
+
+    def ends_of(self, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give each aggregate's first and last stamp; kept, since every question begins with them."""
         kept = self._first_last.get(id(stamps))
         if kept is None or kept[0] is not stamps:  # kept with what they are of, so that its id stays its own

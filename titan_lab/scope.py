@@ -16,13 +16,15 @@ class Scope:
     """Ask for events; a field that is None does not narrow.
 
     aggregates: only these ids. types: only these event types. since, until: only events whose timestamp
-    lies in between, both inclusive.
+    lies in between, both inclusive. ids: only ids from the first on, and before the second; None is open,
+    and what has no id comes before all.
     """
 
     aggregates: tuple[str, ...] | None = None
     types: tuple[str, ...] | None = None
     since: datetime | None = None
     until: datetime | None = None
+    ids: tuple[str | None, str | None] = (None, None)
 
     def predicate(self) -> pl.Expr:
         """Give the same request as a polars expression over EVENTS."""
@@ -35,10 +37,18 @@ class Scope:
             wanted = wanted & (pl.col("timestamp") >= self.since)
         if self.until is not None:
             wanted = wanted & (pl.col("timestamp") <= self.until)
-        return wanted
+        return wanted & self.within()
+
+    def within(self) -> pl.Expr:
+        """Give the range of ids alone; it also holds for rows that are no events."""
+        (start, end), column = self.ids, pl.col("aggregate_id")
+        after = pl.lit(True) if start is None else column >= start
+        before = pl.lit(True) if end is None else column < end
+        return (after & before).fill_null(start is None)
 
     def __bool__(self) -> bool:
-        return any(part is not None for part in (self.aggregates, self.types, self.since, self.until))
+        parts = (self.aggregates, self.types, self.since, self.until, *self.ids)
+        return any(part is not None for part in parts)
 
 
 EVERYTHING = Scope()

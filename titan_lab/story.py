@@ -17,6 +17,7 @@ from titan_lab.blame import blame_all
 from titan_lab.clock import Cut, Instant, check_cut, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
+from titan_lab.known import Effective, at_known
 from titan_lab.notebook import html
 from titan_lab.timeline import Timeline, as_instants
 from titan_lab.trace import trace
@@ -34,11 +35,20 @@ class Story:
         self._rows = np.arange(book.typed.starts[number], book.typed.ends[number])
         self._owners = np.full(len(self._rows), number)
 
-    def at(self, when: Instant | None = None, *, version: int | None = None, cut: Cut = "prefix") -> State:
+    def at(
+        self,
+        when: Instant | None = None,
+        *,
+        version: int | None = None,
+        cut: Cut = "prefix",
+        known_at: Instant | None = None,
+    ) -> State:
         """Give the state at an instant (inclusive) or after its version n.
 
         Before the first event the state is falsy, with version 0 and every column as it starts. A version
-        beyond the last gives the last. Raises InstantError for a naive or unreadable instant.
+        beyond the last gives the last. known_at: as it was known at this instant, see ``Book.at``.
+
+        Raises InstantError for a naive or unreadable instant.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
@@ -52,6 +62,8 @@ class Story:
                 f"{when!r} is no instant",
                 hint="a story is looked at by .at('2025-01-15T14:00Z') or .at(version=3)",
             )
+        if known_at is not None:
+            return self._known(when, known_at, cut)
         counted = self.book.rows.counted(cut)
         if version is not None:
             stamps, bound = self.book.typed.version, version
@@ -223,6 +235,15 @@ class Story:
             told.append((", ".join(changes) or "nothing") + later)
         return told
 
+    def _known(self, when: Instant | None, known_at: Instant, cut: Cut) -> State:
+        if when is None:
+            raise InstantError(
+                "known_at needs an instant", hint="story.at('2025-01-15', known_at='2025-01-20')"
+            )
+        moment, known = micros(when, self.book.zone), micros(known_at, self.book.zone)
+        alone, columns = self._alone, self.book.wanted(None)
+        return self._state(at_known(alone, Effective(alone.typed, alone.zone), moment, known, cut, columns))
+
     def _seen_by(self, cut: Cut) -> tuple[Timeline, np.ndarray | None]:
         """Give a timeline, and which of its lives this is; a cut that is no prefix is folded for it alone."""
         return (self._alone, None) if cut == "filter" else (self.book, self._owners[:1])
@@ -251,7 +272,7 @@ class Story:
         versions = pl.DataFrame({"version": self.book.typed.version[self._rows]})
         if self.book.read_events is None:
             return pl.Series([None], dtype=pl.String).new_from_index(0, len(self))
-        stored = self.book.read_events(self.aggregate_id).select("version", "payload")
+        stored = self.book.read_events([self.aggregate_id]).select("version", "payload")
         return versions.join(stored, on="version", how="left", maintain_order="left")["payload"]
 
     def _changed(self) -> pl.Series:

@@ -90,6 +90,13 @@ class Track:
         self.seen = shared.seen(self.rows, signature)
         self.values = self.prepare(values).rechunk()  # for gathering from several chunks is slow
 
+    @classmethod
+    def kept(cls, typed: Typed, **made: Any) -> Track:
+        """Take up a track that was made before: what it knows, and nothing is computed."""
+        track = cls.__new__(cls)
+        vars(track).update(typed=typed, order=None, **made)
+        return track
+
     def prepare(self, values: pl.Series) -> pl.Series:
         """Bring the values into the form that `at` gathers from."""
         return _as(self.dtype, values)
@@ -124,6 +131,20 @@ class Track:
             )
         return to_units(self.at(rows, owners))
 
+    @property
+    def groups(self) -> pl.Series:
+        """Give the distinct values, sorted."""
+        return self._numbered[0]
+
+    def grouped(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Give the place among `groups` of the value after each row."""
+        return self._numbered[1][rows]
+
+    @cached_property
+    def _numbered(self) -> tuple[pl.Series, np.ndarray]:
+        everything = np.arange(len(self.typed))
+        return _numbers_of(self.at(everything, self.typed.aggregate_of(everything)))
+
 
 class Latest(Track):
     """A track whose value after a row is one of the values that its events carry."""
@@ -139,6 +160,13 @@ class Latest(Track):
 
     def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
         return self._units[self.places(rows, owners)] if is_exact(self.dtype) else super().units(rows, owners)
+
+    def grouped(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return self._numbered[1][self.places(rows, owners)]
+
+    @cached_property
+    def _numbered(self) -> tuple[pl.Series, np.ndarray]:
+        return _numbers_of(self.values)
 
     @cached_property
     def _units(self) -> np.ndarray:
@@ -178,8 +206,7 @@ class States(Latest):
         super().__init__(typed, shared, sources, dtype)
 
     def prepare(self, values: pl.Series) -> pl.Series:
-        names = list(dict.fromkeys(self.states.values()))
-        self.size = len(names)
+        self.names = names = list(dict.fromkeys(self.states.values()))
         code_of = [names.index(self.states[k]) if k in self.states else 0 for k in self.typed.kinds]
         codes = np.append(np.array(code_of, dtype=np.uint8)[self.typed.kind[self.rows]], len(names)).astype(
             np.uint8
@@ -188,15 +215,18 @@ class States(Latest):
         return pl.Series(codes)
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
-        return self.named(self.codes(rows, owners))
+        return self._named(self._codes[rows])
 
-    def named(self, codes: np.ndarray) -> pl.Series:
+    @property
+    def groups(self) -> pl.Series:
+        return self._named(np.arange(len(self.names) + 1))
+
+    def grouped(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return self._codes[rows].astype(np.intp)
+
+    def _named(self, codes: np.ndarray) -> pl.Series:
         """Turn codes into the names of the states; one past the last is null."""
         return pl.Series(codes.astype(np.uint8, copy=False)).cat.to(self.dtype, strict=False)
-
-    def codes(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        """Give the states as codes into the Enum's categories; one past the last for none."""
-        return self._codes[rows]
 
 
 class Total(Latest):
@@ -243,7 +273,10 @@ class Extreme(Latest):
 
 class Collected(Count):
     def prepare(self, values: pl.Series) -> pl.Series:
-        return values if self.order is None else values.gather(self.order)
+        values = _as(self.dtype.inner, values)  # type: ignore[attr-defined]
+        if self.order is not None:
+            values, self.order = values.gather(self.order), None
+        return values
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         lengths = self.numbers(rows, owners)
@@ -254,6 +287,7 @@ class Collected(Count):
 class Key(Track):
     def __init__(self, typed: Typed, shared: Shared, sources: Mapping[str, str], dtype: pl.DataType) -> None:
         self.typed = typed
+        self.dtype = dtype
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         return self.typed.ids.gather(owners)
@@ -294,6 +328,18 @@ class Stepped(Latest):
     @property
     def setters(self) -> np.ndarray:
         return self._setters
+
+
+def _numbers_of(values: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    """Give the distinct values, sorted, and the place of each value among them."""
+    distinct = values.alias("value").unique().sort(nulls_last=True)
+    places = distinct.to_frame().with_columns(place=np.arange(len(distinct)))
+    found = (
+        values.alias("value")
+        .to_frame()
+        .join(places, on="value", how="left", nulls_equal=True, maintain_order="left")
+    )
+    return distinct, found["place"].to_numpy()
 
 
 def _as(dtype: pl.DataType, values: pl.Series) -> pl.Series:

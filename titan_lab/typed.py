@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from titan_lab.event import (
 )
 from titan_lab.jsontext import PIECE, decode, in_pieces, not_objects
 from titan_lab.kinds import Misfit
-from titan_lab.marks import marks
+from titan_lab.marks import marks, nulls
 from titan_lab.metadata import correlation_ids
 from titan_lab.parallel import joined
 from titan_lab.payload import EventType
@@ -67,7 +67,8 @@ class Typed:
     """A history as columns, one row per event, sorted by (aggregate_id, version).
 
     ids: each aggregate's id; starts: its first row. version, timestamp (microseconds), kind (a code into
-    `kinds`) and metadata (JSON text) have one value per row; `parts` hold the payloads' fields.
+    `kinds`) and metadata (JSON text) have one value per row; `parts` hold the payloads' fields. clock: the
+    instants, in microseconds, that rows are ordered and counted by, where those are not their timestamps.
     """
 
     ids: pl.Series
@@ -78,6 +79,7 @@ class Typed:
     kinds: list[str]
     metadata: pl.Series
     parts: list[Part] = field(default_factory=list)
+    clock: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.version)
@@ -131,6 +133,22 @@ class Typed:
             kinds=self.kinds,
             metadata=self.metadata.gather(rows),
             parts=[part for part in parts if len(part.rows)],
+            clock=None if self.clock is None else self.clock[rows],
+        )
+
+    def by_clock(self, clock: np.ndarray) -> Typed:
+        """Put each aggregate's rows in order of another clock, and of version where that ties."""
+        order = np.lexsort((self.version, clock, self.aggregate_of(np.arange(len(self)))))
+        place = np.empty(len(self), dtype=np.int64)
+        place[order] = np.arange(len(self))
+        return dataclasses.replace(
+            self,
+            version=self.version[order],
+            timestamp=self.timestamp[order],
+            kind=self.kind[order],
+            metadata=self.metadata.gather(order),
+            parts=[dataclasses.replace(part, rows=place[part.rows]) for part in self.parts],
+            clock=clock[order],
         )
 
     def events(self, declared: Mapping[str, type[EventType]], rows: np.ndarray) -> list[Event]:
@@ -180,35 +198,30 @@ def typed(
     """
     found, rejected = _one_for_each_key(events)
     events = found.events
-    types = events["event_type"].unique().sort()
-    kind = (
-        events["event_type"].cast(pl.Enum(types)).to_physical().to_numpy()
-        if len(types)
-        else np.zeros(0, np.uint8)
-    )
+    kind, types = coded(events["event_type"])
     faults = _Faults(events)
     schema_version = _schema_versions(events["metadata"], faults)
-    payloads, parts = events["payload"], []
+    payloads, parts = events["payload"].rechunk(), []  # for gathering from several chunks is slow
     for code, name in enumerate(types):
         rows = np.flatnonzero(kind == code)
         if name not in declared:
-            broken = not_objects(payloads.gather(rows))
+            broken = not_objects(payloads, rows)
             faults.add(rows[broken], NOT_JSON.path, NOT_JSON.reason)
             continue
-        for stored in np.unique(schema_version[rows]):
-            same = rows[schema_version[rows] == stored]
+        for stored, same in _by_value(schema_version, rows):
             try:
-                steps = chain.steps_for(name, int(stored))
+                steps = chain.steps_for(name, stored)
             except SchemaTooNew as error:
                 if newer == "reject":
                     faults.add(same, "metadata.schema_version", error.message)
                     continue
                 raise _too_new(error, events.row(int(same[0]), named=True), len(same)) from None
-            fields = decode_payloads(payloads.gather(same), declared[name].shape, steps)
+            fields = decode_payloads(payloads, declared[name].shape, steps, same)
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
-            parts.append(Part(name, same[fields.good], fields.frame, int(stored), fields.filled))
-    columns = _assemble(found, kind, types.to_list(), parts)
+            kept = same if fields.good.all() else same[fields.good]
+            parts.append(Part(name, kept, fields.frame, stored, fields.filled))
+    columns = assemble(found, kind, types, parts)
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
     return columns, pl.concat([rejected, faults.rejected()])
@@ -225,6 +238,16 @@ def _one_for_each_key(events: pl.DataFrame) -> tuple[InOrder, pl.DataFrame]:
     return kept, pl.concat([broken, doubled])
 
 
+def _by_value(values: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Part rows by the value that they have."""
+    theirs = values[rows]
+    if len(rows) and theirs.min() == theirs.max():
+        yield int(theirs[0]), rows
+        return
+    for value in np.unique(theirs):
+        yield int(value), rows[theirs == value]
+
+
 @dataclass
 class Decoded:
     """Payloads as columns: `frame` holds the good ones, `good` marks them, `faults` names the others.
@@ -238,9 +261,11 @@ class Decoded:
     filled: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def decode_payloads(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decoded:
-    """Decode payload texts of one event type and schema_version, through the given upcast steps."""
-    pieces = in_pieces(texts, lambda piece: _decode_piece(piece, shape, steps))
+def decode_payloads(
+    texts: pl.Series, shape: Nested, steps: list[Upcast], rows: np.ndarray | None = None
+) -> Decoded:
+    """Decode payload texts (or some rows of them) of one event type and schema_version, through its steps."""
+    pieces = in_pieces(texts, lambda piece: _decode_piece(piece, shape, steps), rows)
     if not pieces:
         return Decoded(pl.DataFrame(schema=shape.dtype.to_schema()), np.zeros(0, dtype=bool), [])
     faults = [
@@ -249,7 +274,7 @@ def decode_payloads(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Dec
         for place, fault in piece.faults
     ]
     return Decoded(
-        pl.concat([piece.frame for piece in pieces], rechunk=True),
+        pl.concat([piece.frame for piece in pieces]),
         np.concatenate([piece.good for piece in pieces]),
         faults,
         {name: np.concatenate([piece.filled[name] for piece in pieces]) for name in pieces[0].filled},
@@ -381,12 +406,9 @@ class _Faults:
 
 
 def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
-    there = np.flatnonzero(metadata.is_not_null().to_numpy())
-    texts = metadata if len(there) == len(metadata) else metadata.gather(there)
-    pieces = in_pieces(texts, _schema_version_piece)
-    versions = np.ones(len(metadata), dtype=np.int32)
-    versions[there] = joined([numbers for numbers, _, _ in pieces], np.int32)
-    broken, wrong = (there[joined([piece[fault] for piece in pieces], bool)] for fault in (1, 2))
+    pieces = in_pieces(metadata, _schema_version_piece)
+    versions = joined([numbers for numbers, _, _ in pieces], np.int32)
+    broken, wrong = (np.flatnonzero(joined([piece[fault] for piece in pieces], bool)) for fault in (1, 2))
     faults.add(broken, "metadata", f"metadata {NO_OBJECT}")
     faults.add(wrong, "metadata.schema_version", "schema_version is not a whole number from 1 on")
     return versions
@@ -394,8 +416,8 @@ def _schema_versions(metadata: pl.Series, faults: _Faults) -> np.ndarray:
 
 def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give the schema_version in each metadata text, and where the text or the number is none."""
-    says = texts.str.contains("schema_version", literal=True).to_numpy()
-    silent, told = np.flatnonzero(~says), np.flatnonzero(says)
+    says = marks(texts.str.contains("schema_version", literal=True))
+    silent, told = np.flatnonzero(~says & ~nulls(texts)), np.flatnonzero(says)
     versions = np.ones(len(texts), dtype=np.int32)
     broken, wrong = np.zeros((2, len(texts)), dtype=bool)
     broken[silent] = not_objects(texts if len(silent) == len(texts) else texts.gather(silent))
@@ -409,7 +431,15 @@ def _schema_version_piece(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.
     return versions, broken, wrong & ~broken
 
 
-def _assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+def coded(types: pl.Series) -> tuple[np.ndarray, list[str]]:
+    """Number event types by their place among the sorted names: a code for each, and the names."""
+    names = types.unique().sort()
+    codes = types.cast(pl.Enum(names)).to_physical().to_numpy() if len(names) else np.zeros(0, np.uint8)
+    return codes, names.to_list()
+
+
+def assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
+    """Lay the events that were found in order out as columns."""
     events, starts = found.events, np.flatnonzero(found.first)
     return Typed(
         ids=events["aggregate_id"].gather(starts),

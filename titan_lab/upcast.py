@@ -14,25 +14,16 @@ A `fill` has no versions: it computes a field wherever it is missing.
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
 from collections.abc import Callable, Iterable
-from types import CodeType
 from typing import Any
 
 import polars as pl
 
 from titan_lab.errors import DeclarationError, SchemaTooNew
+from titan_lab.functions import digest, told
 from titan_lab.payload import EventType
 
 Payload = dict[str, Any]
-
-
-def _told(code: object) -> str:
-    """Write a code object down, the same in every process: an inner function's repr holds its address."""
-    if isinstance(code, CodeType):
-        return f"{code.co_code!r}{code.co_names!r}({', '.join(_told(const) for const in code.co_consts)})"
-    return repr(sorted(code, key=repr)) if isinstance(code, frozenset) else repr(code)
 
 
 class Upcast:
@@ -69,8 +60,7 @@ class Upcast:
 
     def fingerprint(self) -> str:
         """Hash what the step does, so that a changed step means a refold."""
-        source = inspect.getsource(self.function) if self.function.__module__ != "__main__" else ""
-        return hashlib.sha256(f"{self!r}{source}{_told(self.function.__code__)}".encode()).hexdigest()
+        return digest(f"{self!r}{told(self.function)}{told(self.twin)}")
 
     def _prove(self, before: Payload, after: Payload) -> None:
         if self.versions is not None and self.versions[1] != self.versions[0] + 1:
@@ -157,7 +147,3 @@ class Chain:
         for step in self.steps_for(event_type, schema_version):
             payload = step(payload)
         return payload
-
-    def fingerprint(self) -> str:
-        """Hash all steps."""
-        return hashlib.sha256("".join(step.fingerprint() for step in self.steps).encode()).hexdigest()

@@ -19,6 +19,7 @@ from titan_lab.event import as_text, check
 from titan_lab.scope import Scope
 
 KEY = ["aggregate_id", "version"]
+SNAPSHOTS = pl.Schema({"aggregate_id": pl.String(), "version": pl.Int64(), "state": pl.String()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,14 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Let go of what is open; a second time does nothing."""
+        ...
+
+
+class Snapshots(Protocol):
+    """What a Reader may offer beside its events: the states that were saved with them."""
+
+    def snapshots(self) -> pl.DataFrame:
+        """Give the stored states as SNAPSHOTS, in any order; a version that is no number is null."""
         ...
 
 

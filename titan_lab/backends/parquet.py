@@ -11,8 +11,8 @@ import polars as pl
 
 from titan_lab.backends.contract import Appended, Frontier, part_new
 from titan_lab.errors import EventsError, OpenError, ReadOnly
-from titan_lab.event import EVENTS, moments
-from titan_lab.scope import Scope
+from titan_lab.event import EVENTS, as_text, moments
+from titan_lab.scope import EVERYTHING, Scope
 
 OPTIONAL = ("metadata",)
 NUMBERED = re.compile(r"\d{6,}\.parquet")
@@ -54,6 +54,9 @@ class ParquetStore:
         """Read file by file, pushing the ids that are asked for down into the file."""
         for file in self.files():
             rows = self._rows(file).with_row_index("place")
+            # Ids of another type are text only once they were checked; whoever asked filters those.
+            if scope.ids != EVERYTHING.ids and rows.collect_schema()["aggregate_id"] == pl.String:
+                rows = rows.filter(scope.within())
             if scope.aggregates is not None:
                 rows = rows.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
             try:
@@ -72,6 +75,30 @@ class ParquetStore:
             latest = stamps.max()
             last = latest if last is None or (latest is not None and latest > last) else last  # type: ignore[operator]
         return Frontier(last, "the end of the files")  # type: ignore[arg-type]
+
+    def facts(self) -> dict[str, list[int]]:
+        """Tell size and time of each file."""
+        stats = {str(file.resolve()): file.stat() for file in self.files()}
+        return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+    def ids_since(self, facts: dict[str, list[int]]) -> pl.Series | None:
+        """List the ids in the files that were added since; None where another file is not as it was."""
+        now = self.facts()
+        if any(now.get(name) != told for name, told in facts.items()):
+            return None
+        new = [pl.read_parquet(file, columns=["aggregate_id"]) for file in now if file not in facts]
+        ids = pl.concat([as_text(frame["aggregate_id"]) for frame in new]).unique()
+        return None if ids.null_count() else ids
+
+    def sample(self, most: int) -> tuple[pl.Series, int]:
+        """Give about so many ids, evenly, and the number of all events."""
+        ids, events = [pl.Series([], dtype=pl.String)], 0
+        sizes = {file: pl.scan_parquet(file).select(pl.len()).collect().item() for file in self.files()}
+        events = sum(sizes.values())
+        for file in sizes:
+            rows = pl.scan_parquet(file).select("aggregate_id").gather_every(max(events // most, 1))
+            ids.append(as_text(rows.collect(engine="streaming").to_series()))
+        return pl.concat(ids), events
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Write the new events as one more file, which appears whole or not at all."""

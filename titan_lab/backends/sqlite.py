@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, conflict
+from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, conflict
 from titan_lab.clock import instant
 from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
-from titan_lab.event import EVENTS
+from titan_lab.event import EVENTS, as_text
 from titan_lab.scope import Scope
 
 TABLE = "order_events"
+SAVED = "order_snapshots"
 COLUMNS = ", ".join(EVENTS)
 # SQLite has no UUID, JSONB or TIMESTAMPTZ: these are text; a timestamp is ISO-8601 in UTC with microseconds,
 # which sorts as text in order of time.
@@ -34,7 +36,7 @@ CREATE TABLE {TABLE} (
 ) WITHOUT ROWID;
 CREATE INDEX idx_timestamp ON {TABLE}(timestamp);
 CREATE INDEX idx_event_type ON {TABLE}(event_type);
-CREATE TABLE order_snapshots (
+CREATE TABLE {SAVED} (
     aggregate_id TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
     state TEXT NOT NULL,
@@ -43,6 +45,7 @@ CREATE TABLE order_snapshots (
 """
 WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
 FEW = 500  # ids that go into one statement
+WRITTEN_TO = slice(24, 28)  # where a file's header counts the transactions that changed it
 MOST = 100_000  # rows that stand in memory as Python objects
 
 
@@ -83,6 +86,49 @@ class SqliteStore:
             return Frontier(instant(str(last)) if last is not None else None, "the end of the file")
         except InstantError:
             return Frontier(None, "the end of the file; its last timestamp cannot be read")
+
+    def snapshots(self) -> pl.DataFrame:
+        """Read the table `order_snapshots`; a file without it has none."""
+        with self._session() as db:
+            db.text_factory = bytes
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone():
+                return SNAPSHOTS.to_frame()
+            rows = db.execute(f"SELECT {', '.join(SNAPSHOTS)} FROM {SAVED} ORDER BY aggregate_id").fetchall()
+        columns = [_series(name, [row[place] for row in rows]) for place, name in enumerate(SNAPSHOTS)]
+        return pl.DataFrame(columns).cast(dict(SNAPSHOTS), strict=False)  # type: ignore[arg-type]
+
+    def facts(self) -> dict[str, list[int]]:
+        """Tell size and time of the file and of the log beside it, and how often it was written to."""
+        told = {}
+        for file in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            if file.exists():
+                with file.open("rb") as opened:
+                    times = int.from_bytes(opened.read(WRITTEN_TO.stop)[WRITTEN_TO], "big")
+                told[str(file.resolve())] = [file.stat().st_size, file.stat().st_mtime_ns, times]
+        return told
+
+    def marks(self) -> pl.DataFrame:
+        """Give for each aggregate a number that is another whenever one of its rows is.
+
+        Columns aggregate_id String and mark Int64.
+        """
+        content = " || ".join(f"quote({name})" for name in list(EVENTS)[1:])
+        with self._session() as db:
+            db.text_factory = bytes
+            db.create_function("crc32", 1, zlib.crc32, deterministic=True)
+            mark = f"count(*) * 4294967296 + sum(crc32(CAST({content} AS BLOB)))"
+            rows = db.execute(f"SELECT aggregate_id, {mark} FROM {TABLE} GROUP BY aggregate_id").fetchall()
+        ids, marks = ([row[place] for row in rows] for place in (0, 1))
+        return pl.DataFrame([_series("aggregate_id", ids), pl.Series("mark", marks, pl.Int64)])
+
+    def sample(self, most: int) -> tuple[pl.Series, int]:
+        """Give about so many ids, evenly, and the number of all events."""
+        with self._session() as db:
+            (events,) = db.execute(f"SELECT count(*) FROM {TABLE}").fetchone()
+            db.text_factory = bytes
+            rows = db.execute(f"SELECT aggregate_id FROM {TABLE} ORDER BY aggregate_id")
+            ids = [name for (name,) in islice(rows, 0, None, max(events // most, 1))]
+        return as_text(_series("aggregate_id", ids)), events
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Insert in one transaction; a clash with a different event takes everything back."""
@@ -187,7 +233,13 @@ class SqliteStore:
 
 def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
     if scope.aggregates is None:
-        yield "", ()
+        first, end = scope.ids
+        # What has no id comes before all, as in `Scope`.
+        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end)]
+        asked = [(text, one) for text, one in within if one is not None]
+        yield f"WHERE {' AND '.join(text for text, _ in asked)}" if asked else "", tuple(i for _, i in asked)
+        if end is not None:
+            yield "WHERE aggregate_id >= x''", ()  # an id that is no text sorts last, whatever it says
         return
     ids = sorted(set(scope.aggregates))
     for start in range(0, len(ids), FEW):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from titan_lab.fold import Aggregate
+import polars as pl
+
+from titan_lab.fold import Aggregate, Check
 from titan_lab.orders.events import (
     ItemsReturned,
     OrderCancelled,
@@ -16,12 +18,23 @@ from titan_lab.orders.events import (
 from titan_lab.orders.upcasts import ORDER_UPCASTS
 from titan_lab.reducers import first, key, latest, machine, total_of
 
+ITEM = pl.element().struct
+IN_ITEMS = pl.col("items").list.agg((ITEM.field("quantity") * ITEM.field("price")).sum())
+TELLS_ITEMS = pl.col("event_type").is_in([OrderCreated.event_type, OrderModified.event_type])
+
 
 class Order(Aggregate):
     """An order of Titan Commerce, from created to delivered, cancelled, returned or refunded."""
 
     upcasts = ORDER_UPCASTS
     also = (ItemsReturned,)  # what came back is told by the refund, where it is told in money
+    objects = {"user": "user_id", "product": "items.product_id"}
+    checks = {
+        "total differs from items": Check(  # an OrderCorrected says another total on purpose
+            TELLS_ITEMS & (pl.col("total") != IN_ITEMS),
+            pl.format("total is {}, its items add up to {}", "total", IN_ITEMS),
+        )
+    }
 
     id = key()
     user_id = latest(OrderCreated)

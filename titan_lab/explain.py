@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from titan_lab.amounts import from_units, is_exact
-from titan_lab.change import state_columns
+from titan_lab.blame import state_columns
 from titan_lab.clock import Instant, interval, zone_of
 from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.grid import exact_sums

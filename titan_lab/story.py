@@ -13,6 +13,7 @@ import polars as pl
 
 from titan_lab import change
 from titan_lab.bisect import verdict
+from titan_lab.blame import blame_all
 from titan_lab.clock import Cut, Instant, check_cut, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
@@ -146,7 +147,7 @@ class Story:
         (Decimal('968.90'), 9, 'OrderCorrected')
         """
         book, lives = self._seen_by(cut)
-        return change.blame_all(book, column, when, cut, lives).drop("aggregate_id")
+        return blame_all(book, column, when, cut, lives).drop("aggregate_id")
 
     def bisect(self, predicate: Callable[[State], bool]) -> int | None:
         """Find the first version after which a predicate over the state holds; None when it never does.

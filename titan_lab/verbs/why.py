@@ -9,6 +9,7 @@ import polars as pl
 
 from titan_lab import change
 from titan_lab.bisect import bisect
+from titan_lab.blame import blame
 from titan_lab.clock import Cut, Instant
 from titan_lab.explain import explain
 from titan_lab.timeline import Timeline
@@ -34,7 +35,7 @@ class Explained(Timeline):
         >>> book.blame("total", "2025-01-15").select("value", "version", "event_type", "upcast").row(7)
         (Decimal('274.40'), 1, 'OrderCreated', 'total_of_items')
         """
-        return change.blame(self, column, when, cut)
+        return blame(self, column, when, cut)
 
     def diff(
         self,

@@ -113,7 +113,9 @@ class WhatIf(Timeline):
             "events new": len(self.added.events),
             "aggregates touched": self.touched,
         }
-        note = "" if self.touched else "no edit met any event: it answers as what it was branched from"
+        note = "" if self.touched else "it answers as what it was branched from"
+        if self.steps and not self.touched:
+            note = f"no edit met any event: {note}"
         title = f"Branch {self.name!r} of {self.aggregate.__name__}"
         return html.card(title, facts, note, body=html.table(self.edits))
 

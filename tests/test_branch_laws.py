@@ -303,11 +303,34 @@ def test_a_comparison_is_what_a_loop_over_all_orders_finds() -> None:
     often(drawn(comparison_equals_the_loop))()
 
 
+@often
+@given(events=histories(), some=st.lists(edits(), max_size=2), others=st.lists(edits(), max_size=2))
+def test_branches_of_one_book_are_compared_on_what_either_touched(
+    events: pl.DataFrame, some: list[Edit], others: list[Edit]
+) -> None:
+    """The answer is the one that looking at everything gives; branches of branches are no exception."""
+    book, one, rows = edited(events, some)
+    two = one.branch("two")
+    three = book.branch("three")
+    three_rows = slow_branch.rows_of(events)
+    for step in others:
+        two, _ = step(two, rows)
+        three, three_rows = step(three, three_rows)
+    again = tl.from_frame(slow_branch.frame_of(three_rows)).fold(tl.Order)
+    for mine, other, plain in ((one, three, again), (two, three, again), (two, book, None)):
+        told = mine.compare(other)
+        whole = mine.compare(tl.from_frame(events).fold(tl.Order) if plain is None else plain)
+        assert_frame_equal(told.orders, whole.orders)
+        assert_frame_equal(told.totals, whole.totals)
+        assert_frame_equal(told.states, whole.states)
+        assert_frame_equal(told.illegal, whole.illegal)
+
+
 def test_the_comparison_notices_a_column_that_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: columns that listen to what was changed are passed over."""
-    from titan_lab.branch import Edited
+    from titan_lab.whatif import WhatIf
 
-    monkeypatch.setattr(Edited, "_suspects", property(lambda self: ["status"]))
+    monkeypatch.setattr(WhatIf, "_suspects", property(lambda self: ["status"]))
     with pytest.raises(AssertionError):
         hunting(drawn(comparison_equals_the_loop))()
 

@@ -1,16 +1,9 @@
-"""A what-if: a history with events left out, put in or changed, beside the one that happened.
-
-A branch keeps which events of its base are gone and which are new, nothing else. A comparison is worked out
-from the touched aggregates alone; the whole history is only put together, and folded column by column, when a
-verb asks for it. Events that stay are never decoded again, and the columns of their payloads are shared.
-"""
+"""Branch a history: leave events out, put others in, change them, fold them otherwise, and compare."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -22,57 +15,16 @@ from titan_lab.errors import BranchError
 from titan_lab.event import EVENTS
 from titan_lab.fold import Aggregate
 from titan_lab.insertion import room_for
-from titan_lab.lazily import Folded, Tracks
-from titan_lab.notebook import html
-from titan_lab.recorded import KEY, events_at
-from titan_lab.rows import Rows
-from titan_lab.splice import NO_ROWS, Places, Spliced, lives, nothing, places, splice
-from titan_lab.timeline import Basis, Timeline
-from titan_lab.tracks import Track
-from titan_lab.typed import Typed, typed
-
-SHOWN = 3  # edits that a repr tells
+from titan_lab.lazily import Folded
+from titan_lab.recorded import KEY
+from titan_lab.splice import lives, nothing, places, splice
+from titan_lab.timeline import Timeline
+from titan_lab.typed import typed
+from titan_lab.whatif import Added, Edit, WhatIf
 
 
-class Edit(NamedTuple):
-    """One step of a branch: what was asked for, and how many events and aggregates it met."""
-
-    told: str
-    events: int
-    aggregates: int
-
-
-class Added(NamedTuple):
-    """The events that are new in a branch: as they would be stored, and decoded; both in order."""
-
-    events: pl.DataFrame
-    typed: Typed
-
-
-class Edited(Timeline):
-    """A Timeline as it would be with other events. Every edit gives a new one; the base is never changed."""
-
-    def __init__(
-        self,
-        base: Timeline,
-        name: str,
-        *,
-        aggregate: type[Aggregate] | None = None,
-        gone: np.ndarray = NO_ROWS,
-        added: Added | None = None,
-        steps: tuple[Edit, ...] = (),
-        rejected: pl.DataFrame | None = None,
-    ) -> None:
-        self.base = base
-        self.name = name
-        self.aggregate = base.aggregate if aggregate is None else aggregate
-        self.zone = base.zone
-        self.rejected = base.rejected if rejected is None else rejected
-        self.gone = gone  # rows of the base, ascending
-        self.added = Added(EVENTS.to_frame(), nothing()) if added is None else added
-        self.steps = steps
-        self.read_snapshots = None  # the store's are of what happened
-        self.read_events = None if base.read_events is None else self._stored
+class Edited(WhatIf):
+    """A what-if that can be edited: every edit gives a new one."""
 
     @classmethod
     def of(cls, base: Timeline, name: str, at: Instant | int | None = None) -> Self:
@@ -222,7 +174,8 @@ class Edited(Timeline):
         """Compare with the book branched from, or with another: states, totals, and what became illegal.
 
         when: an instant (inclusive) at which both are looked at; without one, after their last events. The
-        book branched from at an instant (`at=`) is its history until then.
+        book branched from at an instant (`at=`) is its history until then. Another branch of the same book is
+        compared on what either of them touched, any other book on all aggregates.
 
         Returns a Comparison: its frames are `orders` (every value that differs), `totals` (sums), `states`
         (counts), `illegal` (what became illegal by the machine's `allowed`), and ``of(column)`` (one column).
@@ -236,7 +189,7 @@ class Edited(Timeline):
         mine = f"{self.name!r}"
         if book is None or book is self.base:
             names = ("its base", mine)
-            if not self._same_fold:
+            if not self.same_fold:
                 same_declaration(self, self.base)
                 return Comparison(self.base, None, self, names=names, moment=moment)
             columns = None if moment is not None else self._suspects
@@ -244,110 +197,15 @@ class Edited(Timeline):
                 self.base, self._touched, self._part, names=names, moment=moment, columns=columns
             )
         same_declaration(self, book)
-        other = f"{book.name!r}" if isinstance(book, Edited) else book.basis.source
-        return Comparison(book, None, self, names=(other, mine), moment=moment)
+        names = (f"{book.name!r}" if isinstance(book, WhatIf) else book.basis.source, mine)
+        ids = apart(self, book)
+        if ids is None:
+            return Comparison(book, None, self, names=names, moment=moment)
+        here, there = places(self.typed.ids, ids), places(book.typed.ids, ids)
+        part = Folded(self.aggregate, lives(self.typed, here.number[here.known])[0], self.zone)
+        return Comparison(book, there.number[there.known], part, names=names, moment=moment)
 
-    # ------------------------------------------------------------------ what it knows of itself
-
-    @property
-    def touched(self) -> int:
-        """Count the aggregates that were folded again, and those that are new; 0 where no edit met any."""
-        known = self._touched if self._same_fold else self.base.typed.ids
-        return len(known) + int((~self._found.known).sum())
-
-    @property
-    def edits(self) -> pl.DataFrame:
-        """List the edits in the order they were made: edit String, events and aggregates Int64.
-
-        events counts those that were left out, changed, or inserted together with those that made room.
-        """
-        schema = {"edit": pl.String, "events": pl.Int64, "aggregates": pl.Int64}
-        return pl.DataFrame(self.steps, schema=schema, orient="row")
-
-    @cached_property
-    def basis(self) -> Basis:  # type: ignore[override]
-        """Tell what an answer rests on: the base, the edits and a digest of the events they made."""
-        under = self.base.basis
-        made = hashlib.sha256(self.gone.astype(np.int64).tobytes())
-        made.update(self.added.events.write_csv().encode())
-        edits = "; ".join(step.told for step in self.steps) or "no edits"
-        source = f"{under.source}, branch {self.name!r} ({made.hexdigest()[:12]}): {edits}"
-        events = under.events - len(self.gone) + len(self.added.events)
-        return Basis(source, under.frontier, self.aggregate.fingerprint(), events)
-
-    def __repr__(self) -> str:
-        edits = "no edits" if not self.steps else "; ".join(step.told for step in self.steps[-SHOWN:])
-        more = f"{len(self.steps) - SHOWN} edits; " if len(self.steps) > SHOWN else ""
-        under = f" on {self.base.name!r}" if isinstance(self.base, Edited) else ""
-        return (
-            f"<Branch {self.name!r} of {self.aggregate.__name__}{under}: {more}{edits}; {len(self.gone):,}"
-            f" events gone, {len(self.added.events):,} new, {self.touched:,} aggregates touched>"
-        )
-
-    def _repr_html_(self) -> str:
-        facts = {
-            "branched from": self.base.basis.source,
-            "events gone": len(self.gone),
-            "events new": len(self.added.events),
-            "aggregates touched": self.touched,
-        }
-        note = "" if self.touched else "no edit met any event: it answers as what it was branched from"
-        title = f"Branch {self.name!r} of {self.aggregate.__name__}"
-        return html.card(title, facts, note, body=html.table(self.edits))
-
-    # ------------------------------------------------------------------ the whole, when it is asked for
-
-    @cached_property
-    def _whole(self) -> Spliced:
-        return splice(self.base.typed, self.gone, self.added.typed)
-
-    @cached_property
-    def typed(self) -> Typed:  # type: ignore[override]
-        return self._whole.typed
-
-    @cached_property
-    def rows(self) -> Rows:  # type: ignore[override]
-        return Rows(self.typed)
-
-    @cached_property
-    def tracks(self) -> Mapping[str, Track]:  # type: ignore[override]
-        return Tracks(self.aggregate, self.typed)
-
-    # ------------------------------------------------------------------ the touched ones
-
-    @cached_property
-    def _found(self) -> Places:
-        """Tell where the aggregates of the new events stand in the base."""
-        return places(self.base.typed.ids, self.added.typed.ids)
-
-    @cached_property
-    def _touched(self) -> np.ndarray:
-        """Number the base's aggregates that have other events here."""
-        owners = self.base.rows.owners[self.gone]
-        return np.unique(np.concatenate([owners, self._found.number[self._found.known]]))
-
-    @cached_property
-    def _part(self) -> Timeline:
-        """Fold the touched aggregates alone."""
-        before, rows = lives(self.base.typed, self._touched)
-        after = splice(before, np.searchsorted(rows, self.gone), self.added.typed)
-        return Folded(self.aggregate, after.typed, self.zone)
-
-    @property
-    def _same_fold(self) -> bool:
-        return self.aggregate is self.base.aggregate
-
-    @property
-    def _suspects(self) -> list[str] | None:
-        """List the columns whose last value can differ: those that listen to what was left out or added."""
-        if len(self._part) != len(self._touched) or not self._found.known.all():
-            return None  # an aggregate that begins or vanishes differs in all
-        base, new = self.base.typed, self.added.typed
-        kinds = {base.kinds[code] for code in np.unique(base.kind[self.gone])}
-        kinds |= {new.kinds[code] for code in np.unique(new.kind)}
-        return [name for name, reducer in self.aggregate.reducers.items() if kinds & reducer.sources.keys()]
-
-    # ------------------------------------------------------------------ edits, and the events they need
+    # ------------------------------------------------------------------ edits
 
     def _chosen(self, choice: Choice) -> np.ndarray:
         return choice.rows(self.typed, self.aggregate.events, self.zone, self._events)
@@ -379,23 +237,24 @@ class Edited(Timeline):
             rejected=self.rejected,
         )
 
-    def _events(self, rows: np.ndarray, names: list[str]) -> pl.DataFrame:
-        return events_at(self.typed, rows, names, self._stored)
 
-    def _stored(self, ids: Iterable[str] | None = None) -> pl.DataFrame:
-        """Read the events of some aggregates, or of all, as a store of this history would hold them."""
-        if self.base.read_events is None:
-            raise BranchError(
-                "the payloads are not kept, and this book does not know its store",
-                hint="branch a book that was made by log.fold(...)",
-            )
-        # An event that was refused may still be stored where a new one has its place.
-        taken = pl.concat([events_at(self.base.typed, self.gone, KEY), self.added.events.select(KEY)])
-        events = self.base.read_events(ids).join(taken, on=KEY, how="anti", maintain_order="left")
-        own = self.added.events
-        if ids is not None:
-            own = own.filter(pl.col("aggregate_id").is_in(list(ids)))
-        return pl.concat([events, own]).sort(KEY)
+def apart(one: Timeline, other: Timeline) -> pl.Series | None:
+    """Give the ids, sorted, of the aggregates that can differ between two books; None where all can."""
+    ours, theirs = lineage(one), lineage(other)
+    shared = next((place for place, book in enumerate(ours) if book in theirs), None)
+    if shared is None:
+        return None
+    steps = [*ours[:shared], *theirs[: theirs.index(ours[shared])]]
+    branches = [step for step in steps if isinstance(step, WhatIf)]
+    if not all(branch.same_fold for branch in branches):
+        return None
+    ids = [branch.touched_ids for branch in branches]
+    return pl.concat([pl.Series([], dtype=pl.String), *ids]).unique().sort()
+
+
+def lineage(book: Timeline) -> list[Timeline]:
+    """List a book and what it was branched from, back to one that is no branch."""
+    return [book, *lineage(book.base)] if isinstance(book, WhatIf) else [book]
 
 
 def _events_of(aggregate: type[Aggregate]) -> tuple[object, list[str]]:

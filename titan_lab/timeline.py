@@ -7,7 +7,7 @@ integers, and the columns that were asked for are gathered for the rows that pas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -67,7 +67,7 @@ class Timeline:
         self.rejected = REJECTED.to_frame() if rejected is None else rejected
         self.basis = Basis(source, frontier, aggregate.fingerprint(), len(typed))
         self.read_events = read_events
-        self.rows, self.tracks = made or (Rows(typed), _tracks(aggregate, typed))
+        self.rows, self.tracks = made or (Rows(typed), tracks_of(aggregate, typed))
 
     # ------------------------------------------------------------------ looking
 
@@ -371,10 +371,16 @@ class Timeline:
         )
 
 
-def _tracks(aggregate: type[Aggregate], typed: Typed) -> dict[str, Track]:
-    shared, reducers = Shared(typed), aggregate.reducers
-    tracks = each(lambda reducer: reducer.track(typed, shared), reducers.values(), len(typed))
-    return dict(zip(reducers, tracks, strict=True))
+def tracks_of(
+    aggregate: type[Aggregate], typed: Typed, known: Mapping[str, Track] | None = None
+) -> dict[str, Track]:
+    """Fold a history: make each column's track, but for those that are known."""
+    shared, known = Shared(typed), known or {}
+
+    def track(name: str) -> Track:
+        return known[name] if name in known else aggregate.reducers[name].track(typed, shared)
+
+    return dict(zip(aggregate.reducers, each(track, aggregate.reducers, len(typed)), strict=True))
 
 
 def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Series:

@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import disk, keep, news, pieces
+from titan_lab import disk, keep, news, renew
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
 from titan_lab.errors import KeepError, SchemaTooNew
@@ -194,8 +194,8 @@ def test_the_law_notices_a_stale_history(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_law_notices_an_old_life_left_beside_its_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: what has news is added, and not taken out."""
-    rows_of = pieces._rows_of
-    broken(monkeypatch, pieces, "_rows_of", lambda typed, ids, some: rows_of(typed, ids, None), grows=True)
+    rows_of = renew.rows_of
+    broken(monkeypatch, renew, "rows_of", lambda typed, ids, some=None: rows_of(typed, ids), grows=True)
 
 
 # --- it is noticed when something is another ---------------------------------------------------------------
@@ -342,6 +342,24 @@ def test_only_aggregates_with_new_events_are_read_and_folded_again(
     assert [sorted(one) for one in asked] == [["bb", "c"]]
     same(book, log.fold(tl.Order))
     assert sentence(log.fold(tl.Order, keep=path)) == "as kept"
+
+
+def test_a_step_runs_for_the_events_of_aggregates_with_news_alone(tmp_path: Path) -> None:
+    """It is the only column that is folded event by event."""
+    ran: list[str] = []
+
+    def note(value: int, event: tl.Event) -> int:
+        ran.append(event.aggregate_id)
+        return value + 1
+
+    aggregate = declared(n=tl.step(note, 0, tl.OrderCreated, tl.OrderShipped))
+    events = frame_of([created(name) for name in "abcdef"])
+    tl.from_frame(events).fold(aggregate, keep=tmp_path / "kept", pieces=2)
+    ran.clear()
+    grown = tl.from_frame(pl.concat([events, frame_of([row("c", 2), created("bb")])]))
+    book = grown.fold(aggregate, keep=tmp_path / "kept")
+    assert ran == ["bb", "c", "c"]
+    assert book.at(version=9)["n"].to_list() == [1, 1, 1, 2, 1, 1, 1]
 
 
 def test_a_row_edited_in_place_is_noticed(tmp_path: Path) -> None:
@@ -531,7 +549,10 @@ def test_killed_at_any_moment_it_leaves_the_old_or_the_new(tmp_path: Path) -> No
         seen.add(sentence(book))
         assert book.history().equals(fresh.history())
         assert len(list(path.glob("data-*"))) >= 1
-    assert seen <= {"as kept", "folded, since column shipments is gone and the name has changed"}
+    assert seen <= {
+        "as kept",
+        "folded, since column shipments is gone and the name was Other and is now Order",
+    }
 
 
 def test_two_processes_that_keep_at_once_both_end_with_a_right_one(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ class Keeper:
         if isinstance(track, tracks.States):
             told["names"] = track.names
             self.writer.array(f"{name}.codes", track._codes)
+        if isinstance(track, tracks.Stepped):
+            self.writer.array(f"{name}.setters", np.where(track.setters < 0, -1, track.setters + self.rows))
 
     def _number_nothing(self, file: str, number: int) -> None:
         place = self.writer.folder / file
@@ -238,14 +240,18 @@ class Kept:
         if made is tracks.Key:
             return made.kept(typed, dtype=dtype)
         files, group = self.files, told["seen"]
-        codes = {"names": told["names"], "_codes": files.array(f"{name}.codes")} if "names" in told else {}
+        more: Told = {}
+        if "names" in told:
+            more = {"names": told["names"], "_codes": files.array(f"{name}.codes")}
+        if made is tracks.Stepped:
+            more = {"_setters": files.array(f"{name}.setters")}
         return made.kept(
             typed,
             dtype=dtype,
             rows=files.array(f"{group}.rows"),
             seen=seen[group],
             values=files.column(f"{name}.values", dtype),
-            **codes,
+            **more,
         )
 
 

@@ -25,19 +25,16 @@ from titan_lab.event import REJECTED, as_text
 from titan_lab.fold import Aggregate
 from titan_lab.functions import UNTOLD
 from titan_lab.keep import Kept
-from titan_lab.lists import ranges
-from titan_lab.marks import marks
 from titan_lab.news import News
+from titan_lab.renew import Range, renewed, within
 from titan_lab.scope import EVERYTHING, Scope
-from titan_lab.splice import NO_ROWS, splice
 from titan_lab.typed import Typed, WhenNewer
 
 PER_EVENT = 800  # bytes that folding takes for an event, measured by benchmarks/reopen.py
 SAMPLED = 100_000  # ids are looked at, to part them evenly
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
-Range = tuple[str | None, str | None]  # ids from the first on, and before the second
-Folded = tuple[Typed, pl.DataFrame, pl.DataFrame]  # columns, what could not be read, what did not fit
+Folded = tuple[Book, pl.DataFrame, pl.DataFrame]  # with what could not be read, and what did not fit
 
 
 class Source(Protocol):
@@ -49,7 +46,9 @@ class Source(Protocol):
     @property
     def url(self) -> str: ...
 
-    def typed(self, aggregate: type[Aggregate], request: Scope, newer: WhenNewer) -> Folded:
+    def typed(
+        self, aggregate: type[Aggregate], request: Scope, newer: WhenNewer
+    ) -> tuple[Typed, pl.DataFrame, pl.DataFrame]:
         """Read and decode a scope: its columns, what could not be read, and what did not fit."""
         ...
 
@@ -77,13 +76,13 @@ def fold_kept(
             if found.touched is None:
                 why = f"folded, since {why or 'the source has changed in what was there before'}"
                 parts = parted(source.reader, pieces, memory)
-                read = (source.typed(aggregate, replace(request, ids=ids), newer) for ids in parts)
-                _write(source, aggregate, path, asked, found, parts, read)
+                read = _read(source, aggregate, request, newer, parts)
+                _write(source, path, asked, found, parts, read)
             elif not found.none and kept is not None:
                 why = f"folded {len(found.touched):,} aggregates again that have news; the others as kept"
                 parts = [tuple(ids) for ids in kept.told["ranges"]]
                 merged = _renewed(source, aggregate, kept, request, newer, found.touched)
-                _write(source, aggregate, path, asked, found, parts, merged)
+                _write(source, path, asked, found, parts, merged)
             kept, broken = keep.find(path)
             if kept is None:
                 raise KeepError(f"what was kept in {path} a moment ago cannot be read: {broken}")
@@ -109,10 +108,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     ]
     for name in was:
         if declared.get(name, was[name]) != was[name]:
-            readable = name.startswith("column")
-            told.append(
-                f"{name} {f'was {was[name]} and is now {declared[name]}' if readable else 'has changed'}"
-            )
+            written_out = name.startswith(("event", "upcast"))  # at a length that nobody reads
+            change = "has changed" if written_out else f"was {was[name]} and is now {declared[name]}"
+            told.append(f"{name} {change}")
     if not told and list(was) != list(declared):
         told.append("the columns stand in another order")
     if before["aggregates"] != now["aggregates"]:
@@ -166,6 +164,14 @@ def _looked_at(source: Source, path: Path, asked: dict[str, Any]) -> tuple[Kept 
     return kept, "", news.since(source.reader, kept.told["facts"], kept.frame("marks", news.MARKS))
 
 
+def _read(
+    source: Source, aggregate: type[Aggregate], request: Scope, newer: WhenNewer, parts: list[Range]
+) -> Iterator[Folded]:
+    for ids in parts:
+        columns, unread, misfits = source.typed(aggregate, replace(request, ids=ids), newer)
+        yield Book(aggregate, columns), unread, misfits
+
+
 def _renewed(
     source: Source,
     aggregate: type[Aggregate],
@@ -178,31 +184,19 @@ def _renewed(
     if request.aggregates is not None:
         touched = touched.filter(touched.is_in(list(request.aggregates)))
     new, unread, misfits = source.typed(aggregate, replace(request, aggregates=tuple(touched)), newer)
-    old, gone = kept.book(aggregate).typed, touched.implode()
-    known = ~pl.col("aggregate_id").is_in(gone).fill_null(False)
+    known = ~pl.col("aggregate_id").is_in(touched.implode()).fill_null(False)
     refused = [
         pl.concat([kept.frame(name, REJECTED).filter(known), now])
         for name, now in (("unread", unread), ("misfits", misfits))
     ]
+    old = kept.book(aggregate)
     for ids in kept.told["ranges"]:
-        others = _rows_of(old, ids, ~old.ids.is_in(gone))
-        columns = splice(old.take(others), NO_ROWS, new.take(_rows_of(new, ids, None))).typed
-        yield columns, refused[0], refused[1]
+        yield renewed(old, Book(aggregate, within(new, ids)), ids, touched), refused[0], refused[1]
         refused = [REJECTED.to_frame()] * 2
-
-
-def _rows_of(typed: Typed, ids: Range, some: pl.Series | None) -> np.ndarray:
-    """List the rows of the aggregates in a range of ids, or of some among them."""
-    start, end = (typed.ids.search_sorted(one) if one is not None and len(typed.ids) else None for one in ids)
-    owners = np.arange(len(typed.ids))[start:end]
-    if some is not None:
-        owners = owners[marks(some)[start:end]]
-    return ranges(typed.starts[owners], np.diff(typed.bounds)[owners])
 
 
 def _write(
     source: Source,
-    aggregate: type[Aggregate],
     path: Path,
     asked: dict[str, Any],
     found: News,
@@ -211,8 +205,8 @@ def _write(
 ) -> None:
     with keep.fresh(path) as keeper:
         unread, misfits = [REJECTED.to_frame()], [REJECTED.to_frame()]
-        for columns, refused, misfit in folded:
-            keeper.add(Book(aggregate, columns))
+        for book, refused, misfit in folded:
+            keeper.add(book)
             unread.append(refused)
             misfits.append(misfit)
         keeper.frame("unread", pl.concat(unread))

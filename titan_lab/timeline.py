@@ -73,7 +73,7 @@ class Timeline:
         self.read_snapshots = read_snapshots
         self.rows: Rows
         self.tracks: Mapping[str, Track]
-        self.rows, self.tracks = made or (Rows(typed), _tracks(aggregate, typed))
+        self.rows, self.tracks = made or (Rows(typed), tracks_of(aggregate, typed))
 
     # ------------------------------------------------------------------ looking
 
@@ -389,10 +389,16 @@ class Timeline:
         )
 
 
-def _tracks(aggregate: type[Aggregate], typed: Typed) -> dict[str, Track]:
-    shared, reducers = Shared(typed), aggregate.reducers
-    tracks = each(lambda reducer: reducer.track(typed, shared), reducers.values(), len(typed))
-    return dict(zip(reducers, tracks, strict=True))
+def tracks_of(
+    aggregate: type[Aggregate], typed: Typed, known: Mapping[str, Track] | None = None
+) -> dict[str, Track]:
+    """Fold a history: make each column's track, but for those that are known."""
+    shared, known = Shared(typed), known or {}
+
+    def track(name: str) -> Track:
+        return known[name] if name in known else aggregate.reducers[name].track(typed, shared)
+
+    return dict(zip(aggregate.reducers, each(track, aggregate.reducers, len(typed)), strict=True))
 
 
 def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Series:

@@ -135,6 +135,26 @@ def test_what_only_one_timeline_has_is_compared_with_the_beginning(book: Any, no
     ]
 
 
+class Wallet(tl.Aggregate):
+    """A list that grows."""
+
+    amounts = tl.collect(tl.PaymentAuthorized, "amount")
+
+
+def test_lists_of_those_that_were_there_and_of_those_that_were_not_are_told_apart() -> None:
+    """A life that begins between the two instants starts with an empty list, whatever lies before it."""
+    paid = [("a", n, "PaymentAuthorized", {"amount": n}, {}) for n in (1, 2, 3, 4)]
+    late = [
+        ("b", 4, "PaymentAuthorized", {"amount": 9}, {}),
+        ("c", 1, "PaymentAuthorized", {"amount": 7}, {}),
+    ]
+    wallets = tl.from_frame(frame([*paid, *late])).fold(Wallet)
+    found = wallets.diff("2025-01-03", "2025-01-04").select("aggregate_id", "before", "after").rows()
+    assert found == [("a", [1, 2, 3], [1, 2, 3, 4]), ("b", [], [9])]
+    fewer = tl.from_frame(frame(paid)).fold(Wallet)
+    assert fewer.diff(wallets)["before"].to_list() == [[], []]
+
+
 def test_instants_in_the_wrong_order_are_told_the_right_call(book: Any) -> None:
     """For every verb that takes two."""
     early, late = "2025-01-01T00:00:00Z", "2025-01-09T00:00:00Z"

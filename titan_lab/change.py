@@ -40,8 +40,9 @@ class Side(NamedTuple):
         start = pl.Series([reducer.initial], dtype=reducer.dtype).new_from_index(0, len(there))
         if not there.any():
             return start
-        # Of those not there, another row's value is gathered, to be taken away again.
-        found = track.at(np.maximum(self.rows, 0), np.maximum(self.owners, 0))
+        # Of those not there, their own first row is gathered where they have one, to be taken away again.
+        owners = np.maximum(self.owners, 0)
+        found = track.at(np.where(there, self.rows, self.book.typed.starts[owners]), owners)
         return found.zip_with(pl.Series(there), start)
 
     def sources(self, name: str) -> np.ndarray:

@@ -31,6 +31,7 @@ from titan_lab.book import Book
 from titan_lab.clock import CUTS
 from titan_lab.errors import KeepError, SchemaTooNew
 from titan_lab.event import EVENTS
+from titan_lab.functions import told
 from titan_lab.reducers import key
 from titan_lab.testing.histories import histories, moments
 from titan_lab.testing.readers import frame_of, row
@@ -300,6 +301,18 @@ def test_what_a_function_refers_to_is_part_of_the_fingerprint() -> None:
     first, again, other, default = [aggregate.fingerprint() for aggregate in prints]
     assert first == again
     assert len({first, other, default}) == 3
+
+
+def test_functions_that_call_each_other_are_each_told_once() -> None:
+    """However many ways lead to them."""
+    known: dict[str, Any] = {}
+    for n in range(40):
+        calls = ", ".join(f"f{other}" for other in range(40) if other != n)
+        exec(f"def f{n}(value, event=None): return ({calls})", known)
+    text = told(known["f0"])
+    assert len(text) < 200_000
+    assert text == told(known["f0"])
+    assert "cannot be told" not in text
 
 
 # --- the source grows, or changes --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 import titan_lab as tl
-from titan_lab import kinds, tracks, typed
+from titan_lab import decoding, kinds, tracks
 from titan_lab.event import Event
 from titan_lab.kinds import Misfit
 from titan_lab.testing import slow
@@ -180,7 +180,7 @@ def leaking(self: Any, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         (kinds.Number, "columns", trusting),
         (tracks.First, "places", forgetful),
         (tracks.Count, "at", leaking),
-        (typed, "_misread", lambda texts, shape: np.zeros(len(texts), dtype=bool)),
+        (decoding, "_misread", lambda texts, shape: np.zeros(len(texts), dtype=bool)),
     ],
     ids=["Whole", "Money", "Text", "Number", "First", "Count", "true for 1"],
 )

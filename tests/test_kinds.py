@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 import titan_lab as tl
-from titan_lab import kinds, typed
+from titan_lab import decoding, kinds
+from titan_lab.decoding import decode_payloads, read_payload
 from titan_lab.kinds import Misfit
-from titan_lab.typed import decode_payloads, read_payload
 
 # What has been written where a value belongs: JSON of every type, and the edges of each.
 FRAGMENTS = r"""
@@ -118,8 +118,8 @@ def trusting(self: Any, column: pl.Series) -> tuple[pl.Series, Any]:
         (int, kinds.Whole, "columns", trusting),
         (float, kinds.Number, "columns", trusting),
         (Decimal, kinds.Money, "columns", trusting),
-        (Counted, typed, "_misread", lambda texts, shape: texts.is_null().to_numpy()),
-        (list[str], typed, "_misread", lambda texts, shape: texts.is_null().to_numpy()),
+        (Counted, decoding, "_misread", lambda texts, shape: texts.is_null().to_numpy()),
+        (list[str], decoding, "_misread", lambda texts, shape: texts.is_null().to_numpy()),
         (datetime, kinds, "PLAIN_MOMENT", ""),
     ],
     ids=["text", "whole", "number", "money", "true for 1", "lone value", "moment"],

@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 
 import titan_lab as tl
 from titan_lab import asof as asof_module
-from titan_lab import jsontext, kinds, parallel, rows, tracks, typed
+from titan_lab import decoding, jsontext, kinds, parallel, rows, tracks, typed
 from titan_lab.amounts import from_units, to_units
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
@@ -408,7 +408,7 @@ def every_row_is_folded_or_rejected(events: pl.DataFrame) -> None:
         steps = tl.Order.chain.steps_for(row["event_type"], version) if declared else []
         shape = declared.shape if declared else kinds_anything
         try:
-            typed.read_payload(row["payload"], shape, steps)
+            decoding.read_payload(row["payload"], shape, steps)
             good.append((row["aggregate_id"], row["version"]))
         except Misfit as fault:
             bad[row["aggregate_id"], row["version"]] = (fault.path, fault.reason)

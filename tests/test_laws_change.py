@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import bisect, change, explain, metadata, rows, trace, tracks, typed
+from titan_lab import bisect, change, decoding, explain, metadata, rows, trace, tracks, typed
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
 from titan_lab.errors import NotMonotone
@@ -202,7 +202,7 @@ def blame_of(aggregate: Any, payloads: Any) -> tuple[Law, st.SearchStrategy, st.
         (tracks.Stepped, "setters", property(lambda self: self.rows)),
         (tracks.First, "places", tracks.Track.places),
         (tracks.Key, "sources", lambda self, at, owners: at),
-        (typed, "_differing", lambda before, after, names: np.ones(before.height, dtype=bool)),
+        (decoding, "_differing", lambda before, after, names: np.ones(before.height, dtype=bool)),
         (metadata, "HEADS", ('{"correlation_id": ', '{"correlation_id": "')),
         (typed.Typed, "correlations_of", lambda self, at: self.correlations.gather(at // 2)),
     ],

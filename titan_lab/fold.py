@@ -23,13 +23,13 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from titan_lab.decoding import read_object
 from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.event import Event
 from titan_lab.kinds import Misfit
 from titan_lab.notebook import html
 from titan_lab.payload import EventType
 from titan_lab.reducers import Reducer, key, step
-from titan_lab.typed import read_object
 from titan_lab.upcast import Chain, Upcast
 
 ENGINE = 1  # raise it when the meaning of a reducer changes, so that what was folded before is folded again

@@ -108,6 +108,8 @@ def rows_at(stamps: np.ndarray, low: np.ndarray, high: np.ndarray, moments: np.n
     stamps rise within each aggregate. All ranges are halved together; once the short lives are found out, the
     long ones go on alone.
     """
+    if not len(low):
+        return np.zeros(0, dtype=np.int64)
     first, found = low, low.copy()
     active: np.ndarray | slice = slice(None)
     while True:

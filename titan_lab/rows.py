@@ -93,9 +93,8 @@ class Rows:
                 before = rows[on] - 1
                 rows[on] = before
                 on = on[stamps[before] > bound]
-            if len(on):
-                low = self.typed.starts[owners[on]]
-                rows[on] = rows_at(stamps, low, rows[on].astype(np.int64), np.full(len(low), bound))
+            low = self.typed.starts[owners[on]]
+            rows[on] = rows_at(stamps, low, rows[on].astype(np.int64), np.full(len(low), bound))
             return then(rows.astype(np.intp), owners)
 
         return each(look, spans(len(first), PIECE), len(stamps))
@@ -116,8 +115,7 @@ class Rows:
         rows = np.where(begun, end, -1)
         # Most moments lie before a life or after it; only those within need a search.
         on = np.flatnonzero(begun & (last > moments))
-        if len(on):
-            rows[on] = rows_at(self.counted("prefix"), start[on], rows[on], moments[on])
+        rows[on] = rows_at(self.counted("prefix"), start[on], rows[on], moments[on])
         return rows, owners
 
     @cached_property

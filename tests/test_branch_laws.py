@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import titan_lab as tl
-from titan_lab import insertion, side, splice
 from titan_lab.book import Book, Branch
 from titan_lab.clock import CUTS
 from titan_lab.testing import slow, slow_branch
 from titan_lab.testing.histories import START, histories
+from titan_lab.whatif import insertion, side, splice
 
 often = settings(
     derandomize=True, max_examples=30, database=None, deadline=None, suppress_health_check=list(HealthCheck)
@@ -328,7 +328,7 @@ def test_branches_of_one_book_are_compared_on_what_either_touched(
 
 def test_the_comparison_notices_a_column_that_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: columns that listen to what was changed are passed over."""
-    from titan_lab.whatif import WhatIf
+    from titan_lab.whatif.history import WhatIf
 
     monkeypatch.setattr(WhatIf, "_suspects", property(lambda self: ["status"]))
     with pytest.raises(AssertionError):

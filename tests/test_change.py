@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 import titan_lab as tl
-from titan_lab import bisect
 from titan_lab.errors import (
     DeclarationError,
     InstantError,
@@ -21,7 +20,8 @@ from titan_lab.errors import (
     PredicateError,
 )
 from titan_lab.event import EVENTS
-from titan_lab.trace import TRACE
+from titan_lab.why import bisect
+from titan_lab.why.trace import TRACE
 
 TOLD: list[tuple[str, int, str, dict, dict]] = [
     ("a", 1, "OrderCreated", {"user_id": "ann", "items": [{"product_id": 'tea "green"', "price": 10}]}, {}),

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import cohorts
 from titan_lab.book import Book
 from titan_lab.errors import InstantError, NoSuchColumn
 from titan_lab.event import EVENTS
+from titan_lab.mining import cohorts
 from titan_lab.testing import slow_mining
 
 often = settings(derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck), database=None)

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import conform
 from titan_lab.backends.contract import SNAPSHOTS
 from titan_lab.backends.memory import MemoryStore
 from titan_lab.book import Book
 from titan_lab.errors import DeclarationError
 from titan_lab.event import EVENTS
 from titan_lab.log import EventLog
+from titan_lab.mining import conform
 from titan_lab.orders.events import OrderCancelled, OrderCreated, PaymentAuthorized, RefundIssued
 from titan_lab.reducers import latest, machine, total_of
 from titan_lab.testing import slow, slow_conform

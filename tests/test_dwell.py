@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import dwell as dwells
 from titan_lab.errors import DeclarationError, InstantError, NoSuchColumn
 from titan_lab.event import EVENTS
+from titan_lab.mining import dwell as dwells
 from titan_lab.testing import slow, slow_dwell
 from titan_lab.testing.histories import histories, moments
 

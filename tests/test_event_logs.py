@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 import titan_lab as tl
-from titan_lab import eventlog, flat, ocel
 from titan_lab.errors import EventsError
 from titan_lab.event import EVENTS, records
 from titan_lab.log import EventLog
+from titan_lab.mining import eventlog, flat, ocel
 from titan_lab.testing.histories import histories
 
 often = settings(derandomize=True, max_examples=15, suppress_health_check=list(HealthCheck), database=None)

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import chains as module
 from titan_lab import parallel, tracks
 from titan_lab.errors import FunnelError, InstantError, NoSuchColumn
 from titan_lab.event import EVENTS
+from titan_lab.mining import chains as module
 from titan_lab.testing import slow_mining
 from titan_lab.testing.histories import histories
 from titan_lab.testing.slow import lives_of

@@ -26,12 +26,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import disk, keep, news, renew
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
 from titan_lab.errors import KeepError, SchemaTooNew
 from titan_lab.event import EVENTS
 from titan_lab.functions import told
+from titan_lab.kept import disk, keep, news, renew
 from titan_lab.reducers import key
 from titan_lab.testing.histories import histories, moments
 from titan_lab.testing.readers import frame_of, row

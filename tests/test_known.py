@@ -12,12 +12,12 @@ from hypothesis import given
 
 import titan_lab as tl
 from tests.test_laws import both, fold, hunting, often, told
-from titan_lab import known
 from titan_lab.clock import CUTS, MICROSECOND
 from titan_lab.errors import InstantError
 from titan_lab.testing import slow
 from titan_lab.testing.histories import START, moments, order_payloads
 from titan_lab.testing.slow_known import at_known, backdated, effective_at
+from titan_lab.why import known
 
 
 def what_was_known_is_the_loop(aggregate: Any, events: pl.DataFrame, moment: Any, since: Any) -> None:

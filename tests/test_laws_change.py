@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import bisect, change, decoding, explain, metadata, rows, trace, tracks, typed
+from titan_lab import decoding, metadata, rows, tracks, typed
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
 from titan_lab.errors import NotMonotone
@@ -23,6 +23,7 @@ from titan_lab.reducers import key
 from titan_lab.testing import slow, slow_change
 from titan_lab.testing.histories import histories, moments, order_payloads, texts
 from titan_lab.upcast import Payload
+from titan_lab.why import bisect, change, explain, trace
 
 often = settings(
     derandomize=True, max_examples=30, database=None, deadline=None, suppress_health_check=list(HealthCheck)

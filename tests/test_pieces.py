@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import pieces, scope
+from titan_lab import scope
 from titan_lab.backends.sqlite import SCHEMA
 from titan_lab.errors import KeepError
 from titan_lab.event import EVENTS
+from titan_lab.kept import pieces
 from titan_lab.testing.histories import histories
 from titan_lab.testing.readers import frame_of, row
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 
 import titan_lab as tl
 from titan_lab.event import EVENTS
+from titan_lab.mining.trails import trails
 from titan_lab.testing.histories import histories
-from titan_lab.trails import trails
 
 
 @settings(derandomize=True, max_examples=40, database=None)

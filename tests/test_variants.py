@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import parallel, waits
-from titan_lab import variants as module
+from titan_lab import parallel
 from titan_lab.event import EVENTS
+from titan_lab.mining import variants as module
+from titan_lab.mining import waits
+from titan_lab.mining.trails import trails
 from titan_lab.testing import slow_mining
 from titan_lab.testing.histories import histories
 from titan_lab.testing.slow import lives_of
-from titan_lab.trails import trails
 
 often = settings(derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck), database=None)
 hunting = settings(often, max_examples=300, phases=[Phase.explicit, Phase.generate])

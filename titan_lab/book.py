@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from titan_lab.branch import Edited
 from titan_lab.clock import Instant, from_micros, iso
 from titan_lab.errors import NoSuchAggregate, nearest
 from titan_lab.notebook import html
@@ -12,6 +11,7 @@ from titan_lab.story import Story
 from titan_lab.verbs.clocks import TwoClocks
 from titan_lab.verbs.mining import Mined
 from titan_lab.verbs.why import Explained
+from titan_lab.whatif.branch import Edited
 
 NEAR = 20_000  # ids among which near ones are looked for
 

@@ -14,8 +14,8 @@ from titan_lab.book import Book, no_such
 from titan_lab.errors import EventsError, KeepError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate
+from titan_lab.kept.pieces import fold_kept
 from titan_lab.notebook import html
-from titan_lab.pieces import fold_kept
 from titan_lab.scope import EVERYTHING, Scope, scope
 from titan_lab.typed import Typed, WhenNewer, typed
 from titan_lab.verbs.events import Events

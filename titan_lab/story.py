@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from titan_lab import change
-from titan_lab.bisect import verdict
-from titan_lab.blame import blame_all
 from titan_lab.clock import Cut, Instant, check_cut, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
-from titan_lab.known import Effective, at_known
 from titan_lab.notebook import html
 from titan_lab.timeline import Timeline, as_instants
-from titan_lab.trace import trace
+from titan_lab.why import change
+from titan_lab.why.bisect import verdict
+from titan_lab.why.blame import blame_all
+from titan_lab.why.known import Effective, at_known
+from titan_lab.why.trace import trace
 
 SHOWN = 25  # events in a notebook's table
 

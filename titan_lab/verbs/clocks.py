@@ -9,8 +9,8 @@ import polars as pl
 
 from titan_lab.clock import Cut, Instant, check_cut, micros
 from titan_lab.errors import InstantError
-from titan_lab.known import Effective, at_known, believed
 from titan_lab.timeline import Timeline
+from titan_lab.why.known import Effective, at_known, believed
 
 
 class TwoClocks(Timeline):

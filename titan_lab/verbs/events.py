@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import polars as pl
 
-from titan_lab.eventlog import write_csv, write_xes
-from titan_lab.funnel import Funnel, event_column, funnel
-from titan_lab.ocel import write_ocel
-from titan_lab.trails import trails
-from titan_lab.variants import flow, variants
+from titan_lab.mining.eventlog import write_csv, write_xes
+from titan_lab.mining.funnel import Funnel, event_column, funnel
+from titan_lab.mining.ocel import write_ocel
+from titan_lab.mining.trails import trails
+from titan_lab.mining.variants import flow, variants
 
 
 class Events:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from titan_lab import conform, dwell
 from titan_lab.clock import Instant
-from titan_lab.cohorts import retention
-from titan_lab.funnel import Funnel, funnel
+from titan_lab.mining import conform, dwell
+from titan_lab.mining.cohorts import retention
+from titan_lab.mining.funnel import Funnel, funnel
+from titan_lab.mining.variants import flow, variants
 from titan_lab.timeline import Timeline
-from titan_lab.variants import flow, variants
 
 
 class Mined(Timeline):
@@ -32,7 +32,7 @@ class Mined(Timeline):
         value yet) last: state, entered (stays begun), finished and open Int64, median, mean and p90
         Duration(us), and total Duration(ms), all time spent there. median and p90 are those of Kaplan and
         Meier (1958), null where too many stays are open to tell; mean is restricted to the longest stay seen,
-        hence too small where that one is open. ``titan_lab.dwell.survival`` has the formulas.
+        hence too small where that one is open. ``titan_lab.mining.dwell.survival`` has the formulas.
 
         Raises NoSuchColumn, DeclarationError for a column of lists or of more than 256 values, InstantError.
 

@@ -7,12 +7,12 @@ from datetime import datetime
 
 import polars as pl
 
-from titan_lab import change
-from titan_lab.bisect import bisect
-from titan_lab.blame import blame
 from titan_lab.clock import Cut, Instant
-from titan_lab.explain import explain
 from titan_lab.timeline import Timeline
+from titan_lab.why import change
+from titan_lab.why.bisect import bisect
+from titan_lab.why.blame import blame
+from titan_lab.why.explain import explain
 
 
 class Explained(Timeline):

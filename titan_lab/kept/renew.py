@@ -11,10 +11,10 @@ from titan_lab.book import Book
 from titan_lab.lists import ranges
 from titan_lab.marks import marks
 from titan_lab.rows import Rows
-from titan_lab.splice import NO_ROWS, splice
 from titan_lab.timeline import tracks_of
 from titan_lab.tracks import Shared, Stepped, Track
 from titan_lab.typed import Typed
+from titan_lab.whatif.splice import NO_ROWS, splice
 
 Range = tuple[str | None, str | None]  # ids from the first on, and before the second
 

@@ -11,10 +11,10 @@ import polars as pl
 import pyarrow as pa
 
 from titan_lab.lists import lists_together, ranges
+from titan_lab.mining.waits import Waits
 from titan_lab.parallel import each, joined, spans
 from titan_lab.rows import PIECE, Rows
 from titan_lab.typed import Typed
-from titan_lab.waits import Waits
 
 ROOM = 65_536  # pairs of types that may be counted in a table, however few the events
 

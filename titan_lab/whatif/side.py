@@ -9,9 +9,9 @@ import polars as pl
 
 from titan_lab.event import TIMESTAMP
 from titan_lab.lists import ranges
+from titan_lab.mining.transitions import illegal_steps
 from titan_lab.reducers import machine
 from titan_lab.timeline import Timeline, as_instants
-from titan_lab.transitions import illegal_steps
 
 ILLEGAL = pl.Schema(
     {

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import polars as pl
 
 from titan_lab.errors import EventsError
-from titan_lab.flat import flat, stamp, text_of
+from titan_lab.mining.flat import flat, stamp, text_of
 from titan_lab.paths import written
 
 KINDS: dict[type, str] = {str: "string", int: "integer", bool: "boolean", Decimal: "float"}

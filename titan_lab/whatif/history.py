@@ -18,14 +18,14 @@ import polars as pl
 from titan_lab.errors import BranchError
 from titan_lab.event import EVENTS
 from titan_lab.fold import Aggregate
-from titan_lab.lazily import Folded, Tracks
 from titan_lab.notebook import html
-from titan_lab.recorded import KEY, events_at
 from titan_lab.rows import Rows
-from titan_lab.splice import NO_ROWS, Places, Spliced, lives, nothing, places, splice
 from titan_lab.timeline import Basis, Timeline
 from titan_lab.tracks import Track
 from titan_lab.typed import Typed
+from titan_lab.whatif.lazily import Folded, Tracks
+from titan_lab.whatif.recorded import KEY, events_at
+from titan_lab.whatif.splice import NO_ROWS, Places, Spliced, lives, nothing, places, splice
 
 SHOWN = 3  # edits that a repr tells
 

@@ -17,9 +17,9 @@ from titan_lab.errors import BranchError, NoSuchColumn, nearest
 from titan_lab.notebook import html
 from titan_lab.parallel import each
 from titan_lab.reducers import machine
-from titan_lab.side import ILLEGAL, Side
-from titan_lab.splice import places
 from titan_lab.timeline import Timeline
+from titan_lab.whatif.side import ILLEGAL, Side
+from titan_lab.whatif.splice import places
 from titan_lab.written import as_written
 
 ORDERS = pl.Schema(dict.fromkeys(["aggregate_id", "field", "before", "after"], pl.String()))

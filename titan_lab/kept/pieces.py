@@ -17,16 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from titan_lab import keep, news
 from titan_lab.backends.contract import Reader
 from titan_lab.book import Book
 from titan_lab.errors import KeepError
 from titan_lab.event import REJECTED, as_text
 from titan_lab.fold import Aggregate
 from titan_lab.functions import UNTOLD
-from titan_lab.keep import Kept
-from titan_lab.news import News
-from titan_lab.renew import Range, renewed, within
+from titan_lab.kept import keep, news
+from titan_lab.kept.keep import Kept
+from titan_lab.kept.news import News
+from titan_lab.kept.renew import Range, renewed, within
 from titan_lab.scope import EVERYTHING, Scope
 from titan_lab.typed import Typed, WhenNewer
 

@@ -16,12 +16,12 @@ from titan_lab.clock import instant
 from titan_lab.errors import DeclarationError, InstantError
 from titan_lab.event import TIMESTAMP, parse_object
 from titan_lab.fold import Check
+from titan_lab.mining.transitions import illegal_steps
 from titan_lab.notebook import html
 from titan_lab.parallel import each, joined, spans
 from titan_lab.reducers import machine
 from titan_lab.rows import PIECE
 from titan_lab.timeline import Timeline, as_instants
-from titan_lab.transitions import illegal_steps
 
 FINDINGS = pl.Schema(
     {

@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 
 from titan_lab.asof import rows_at
-from titan_lab.edits import refuse
 from titan_lab.errors import BranchError, nearest
 from titan_lab.event import EVENTS, check, in_order, part_duplicates
 from titan_lab.lists import ranges
-from titan_lab.splice import NO_ROWS, Places, places
 from titan_lab.typed import Typed
+from titan_lab.whatif.edits import refuse
+from titan_lab.whatif.splice import NO_ROWS, Places, places
 
 NEAR = 20_000  # ids among which near ones are looked for
 

@@ -11,14 +11,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import polars as pl
 
-from titan_lab.chains import Course, chains
 from titan_lab.clock import MICROSECOND, duration
 from titan_lab.errors import FunnelError, InstantError, NoSuchColumn, nearest
 from titan_lab.event import TIMESTAMP
 from titan_lab.lists import lists_together
+from titan_lab.mining.chains import Course, chains
+from titan_lab.mining.waits import Waits
 from titan_lab.notebook import html
 from titan_lab.rows import Rows
-from titan_lab.waits import Waits
 
 Order: TypeAlias = Literal["given", "any"]
 By: TypeAlias = Callable[[np.ndarray, np.ndarray], pl.Series]  # rows and their aggregates -> values

@@ -25,10 +25,10 @@ import polars as pl
 
 from titan_lab import tracks
 from titan_lab.book import Book
-from titan_lab.disk import Files, Writer, told_as_keep_errors
 from titan_lab.errors import KeepError
 from titan_lab.event import REJECTED
 from titan_lab.fold import Aggregate
+from titan_lab.kept.disk import Files, Writer, told_as_keep_errors
 from titan_lab.lists import Lists
 from titan_lab.parallel import spans
 from titan_lab.rows import Rows

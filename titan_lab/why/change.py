@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from titan_lab.blame import compared, events_at, look, refolds, standing_at, together, until
 from titan_lab.clock import Cut, Instant, check_cut, interval
 from titan_lab.errors import InstantError
 from titan_lab.parallel import each
 from titan_lab.timeline import Timeline
+from titan_lab.why.blame import compared, events_at, look, refolds, standing_at, together, until
 from titan_lab.written import as_written
 
 

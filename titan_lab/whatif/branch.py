@@ -9,18 +9,18 @@ import numpy as np
 import polars as pl
 
 from titan_lab.clock import Instant, from_micros, iso, micros
-from titan_lab.compare import Comparison, same_declaration
-from titan_lab.edits import Choice, decoded, rewritten
 from titan_lab.errors import BranchError
 from titan_lab.event import EVENTS
 from titan_lab.fold import Aggregate
-from titan_lab.insertion import room_for
-from titan_lab.lazily import Folded
-from titan_lab.recorded import KEY
-from titan_lab.splice import lives, nothing, places, splice
 from titan_lab.timeline import Timeline
 from titan_lab.typed import typed
-from titan_lab.whatif import Added, Edit, WhatIf
+from titan_lab.whatif.compare import Comparison, same_declaration
+from titan_lab.whatif.edits import Choice, decoded, rewritten
+from titan_lab.whatif.history import Added, Edit, WhatIf
+from titan_lab.whatif.insertion import room_for
+from titan_lab.whatif.lazily import Folded
+from titan_lab.whatif.recorded import KEY
+from titan_lab.whatif.splice import lives, nothing, places, splice
 
 
 class Edited(WhatIf):

@@ -21,8 +21,8 @@ from titan_lab.lists import ranges
 from titan_lab.marks import marks
 from titan_lab.payload import Record
 from titan_lab.scope import scope
-from titan_lab.splice import places
 from titan_lab.typed import Typed, typed
+from titan_lab.whatif.splice import places
 
 Look = Callable[[np.ndarray, list[str]], pl.DataFrame]  # these columns of EVENTS, of these rows
 

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from titan_lab.amounts import from_units, is_exact
-from titan_lab.blame import state_columns
 from titan_lab.clock import Instant, interval, zone_of
 from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.grid import exact_sums
 from titan_lab.parallel import each, joined, spans
 from titan_lab.rows import PIECE
 from titan_lab.timeline import Timeline, as_instants
+from titan_lab.why.blame import state_columns
 
 Grouping: TypeAlias = Callable[[np.ndarray], tuple[pl.Series, np.ndarray]]
 

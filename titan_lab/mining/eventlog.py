@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 import polars as pl
 
-from titan_lab.flat import SLICE, Value, flat, stamp, text_of
+from titan_lab.mining.flat import SLICE, Value, flat, stamp, text_of
 from titan_lab.paths import written
 
 CASE, ACTIVITY, TIME = "case:concept:name", "concept:name", "time:timestamp"

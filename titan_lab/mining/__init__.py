@@ -1,0 +1,1 @@
+"""How lives go: ways, waits, stays, funnels, cohorts, broken rules, and files for process miners."""

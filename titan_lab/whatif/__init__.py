@@ -1,0 +1,1 @@
+"""What would have been: a history with other events, folded where they matter, and compared."""

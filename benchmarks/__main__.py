@@ -1,9 +1,10 @@
 """Run the benchmarks, or write their table.
 
-python -m benchmarks all of them, at 1,000,000 events python -m benchmarks at_all cold --events 10_000_000
-some of them python -m benchmarks --out results.jsonl keep the lines in a file, too python -m benchmarks
-table results.jsonl print the table of these lines python -m benchmarks table results.jsonl --into
-benchmarks/README.md
+    python -m benchmarks                                         all of them, at 1,000,000 events
+    python -m benchmarks at_all cold --events 10_000_000         some of them
+    python -m benchmarks --out results.jsonl                     keep the lines in a file, too
+    python -m benchmarks table results.jsonl                     print the table of these lines
+    python -m benchmarks table results.jsonl --into benchmarks/README.md
 
 Each benchmark runs in a process of its own, on two cores, so that none inherits another's memory or caches.
 """

@@ -3,6 +3,7 @@
     python -m benchmarks table results.jsonl                                  print it
     python -m benchmarks table results.jsonl --into benchmarks/README.md      put it between a file's marks
     python -m benchmarks table results.jsonl --short --into README.md         one line for each question
+    python -m benchmarks table small.jsonl large.jsonl --growth --into benchmarks/README.md
 
 Of a measurement that was repeated, the last counts.
 """
@@ -15,22 +16,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 BEGIN, END = "<!-- table: written by `python -m benchmarks table` -->", "<!-- /table -->"
+GROWTH, GROWN = "<!-- growth: written by `python -m benchmarks table --growth` -->", "<!-- /growth -->"
 HEAD = ("engine", "median", "range", "beside ours", "promised")
 
 
 def main(arguments: list[str]) -> int:
     """Print the table, or put it into a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks table")
-    parser.add_argument("results", type=Path, help="a file of JSON lines")
+    parser.add_argument("results", type=Path, nargs="+", help="files of JSON lines")
     parser.add_argument("--into", type=Path, help="the file that holds the marks")
     parser.add_argument("--short", action="store_true", help="one line for each question")
+    parser.add_argument("--growth", action="store_true", help="ours by the number of events")
     chosen = parser.parse_args(arguments)
-    lines = read(chosen.results)
-    text = shorten(lines) if chosen.short else render(lines)
+    lines = [line for results in chosen.results for line in read(results)]
+    write = grow if chosen.growth else shorten if chosen.short else render
     if chosen.into is None:
-        print(text)
+        print(write(lines))
     else:
-        chosen.into.write_text(put(text, chosen.into.read_text()))
+        marks = (GROWTH, GROWN) if chosen.growth else (BEGIN, END)
+        chosen.into.write_text(put(write(lines), chosen.into.read_text(), *marks))
     return 0
 
 
@@ -43,13 +47,13 @@ def read(results: Path) -> list[dict]:
     return list(lines.values())
 
 
-def put(text: str, document: str) -> str:
+def put(text: str, document: str, begin: str = BEGIN, end: str = END) -> str:
     """Replace what stands between the marks of a document."""
-    before, _, rest = document.partition(BEGIN)
-    _, mark, after = rest.partition(END)
+    before, _, rest = document.partition(begin)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise SystemExit(f"no marks: expected a line {BEGIN!r} and further down {END!r}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+        raise SystemExit(f"no marks: expected a line {begin!r} and further down {end!r}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def render(lines: Iterable[dict]) -> str:
@@ -91,6 +95,23 @@ def shorten(lines: Iterable[dict]) -> str:
             told.append(
                 row([f"`{question[0]}` {question[1]}", seconds(line["seconds"]), promise, ", ".join(peers)])
             )
+    return "\n".join(told)
+
+
+def grow(lines: Iterable[dict]) -> str:
+    """Write one line for each question that was asked of histories of several sizes: ours at each of them."""
+    ours: dict[tuple[str, str], dict[int, float]] = {}
+    for line in lines:
+        if line["ratio_to_ours"] == 1:
+            ours.setdefault((line["bench"], line["what"]), {})[line["events"]] = line["seconds"]
+    grown = {question: sizes for question, sizes in ours.items() if len(sizes) > 1}
+    events = sorted({size for sizes in grown.values() for size in sizes})
+    told = [
+        row(["question", *(f"{size:,} events" for size in events)]),
+        row(["---", *["---:"] * len(events)]),
+    ]
+    for (bench, what), sizes in grown.items():
+        told.append(row([f"`{bench}` {what}", *(seconds(sizes[n]) if n in sizes else "" for n in events)]))
     return "\n".join(told)
 
 

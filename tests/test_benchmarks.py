@@ -185,3 +185,22 @@ def test_the_table_in_the_readme_is_what_was_measured() -> None:
     text = README.read_text()
 
     assert table.put(table.render(table.read(README.with_name("results.jsonl"))), text) == text
+
+
+def test_growth_puts_the_sizes_of_one_question_side_by_side() -> None:
+    """Ours alone, a column for each number of events; what was asked of one size only is left out."""
+    lines = [line(events=10, seconds=0.5), line(events=100, seconds=2.0), line(what="once", events=10)]
+    text = table.grow([*lines, line(events=10, engine="a peer", ratio_to_ours=3)])
+
+    assert text.splitlines()[0] == "| question | 10 events | 100 events |"
+    assert "| 500 ms | 2 s |" in text
+    assert "once" not in text
+    assert "a peer" not in text
+
+
+def test_the_growth_in_the_readme_is_what_was_measured() -> None:
+    """From the kept results of both sizes."""
+    text = README.read_text()
+    lines = [one for size in ("-1m", "") for one in table.read(README.with_name(f"results{size}.jsonl"))]
+
+    assert table.put(table.grow(lines), text, table.GROWTH, table.GROWN) == text

@@ -225,3 +225,24 @@ def test_the_values_of_by_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ) as caught:
         book.every("1h", "2025-01-01", "2025-01-01T10:00Z", by="id")
     assert "a `by` of fewer values" in str(caught.value.hint)
+
+
+def test_lists_that_several_event_types_set_are_told_apart_by_their_own_row() -> None:
+    """Lists stay part by part, so that the n-th by row need not be the n-th that lies there."""
+    made = '{"user_id": "u1", "total": 1, "items": [{"product_id": "%s", "quantity": 1, "price": 1}]}'
+    rows = [
+        ("a", 1, "OrderCreated", made % "old", None, "2025-01-01T00:00Z"),
+        ("a", 2, "OrderModified", made % "new", None, "2025-01-01T01:00Z"),
+        ("b", 1, "OrderCreated", made % "other", None, "2025-01-01T00:00Z"),
+    ]
+    book = tl.from_frame(pl.DataFrame(rows, schema=list(EVENTS), orient="row")).fold(tl.Order)
+    counted = book.every("1h", "2025-01-01T00:00Z", "2025-01-01T01:00Z", by="items").filter(
+        pl.col("count") > 0
+    )
+    first = pl.col("items").list.first().struct.field("product_id")
+    assert counted.select(pl.col("instant").dt.hour(), first).rows() == [
+        (0, "old"),
+        (0, "other"),
+        (1, "new"),
+        (1, "other"),
+    ]

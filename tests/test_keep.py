@@ -495,6 +495,22 @@ def test_what_is_no_kept_history_is_left_alone(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_folder_of_somebody_else_is_never_taken_away(tmp_path: Path) -> None:
+    """Whatever it is called: what titan_lab writes has a name that nobody else gives."""
+    log, path = tl.open("sqlite:///data/samples/orders.db"), tmp_path / "data-2025" / "january.csv"
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(KeepError, match="is there and is no kept history"):
+        log.fold(tl.Order, keep=tmp_path)
+    assert path.read_text() == "mine"
+
+
+def test_a_name_that_no_folder_can_have_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Before anything is folded."""
+    with pytest.raises(KeepError, match="cannot be kept in .*: File name too long"):
+        tl.open("sqlite:///data/samples/orders.db").fold(tl.Order, keep=tmp_path / ("k" * 300))
+
+
 def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Below a file there is no folder."""
     (tmp_path / "file").write_text("")

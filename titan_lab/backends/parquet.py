@@ -81,9 +81,9 @@ class ParquetStore:
         return Frontier(last, "the end of the files")  # type: ignore[arg-type]
 
     def facts(self) -> dict[str, list[int]]:
-        """Tell size and time of each file."""
+        """Tell size, time and inode of each file: one that took its place may have its size and its time."""
         stats = {str(file.resolve()): file.stat() for file in self.files()}
-        return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+        return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats.items()}
 
     def ids_since(self, facts: dict[str, list[int]]) -> pl.Series | None:
         """List the ids in the files that were added since; None where another file is not as it was."""

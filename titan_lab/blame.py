@@ -10,7 +10,6 @@ import polars as pl
 
 from titan_lab.asof import rows_at
 from titan_lab.clock import Cut, Instant, check_cut, micros
-from titan_lab.errors import NoSuchColumn
 from titan_lab.fold import Aggregate
 from titan_lab.parallel import each
 from titan_lab.reducers import key, step
@@ -29,7 +28,7 @@ def blame(
     lives: np.ndarray | None = None,
 ) -> pl.DataFrame:
     """Find the event that set the value of a column; see ``Book.blame``. lives: only these aggregates."""
-    (column,) = state_columns(book.aggregate, column)
+    column = book.aggregate.column(column)
     book, standing = look(book, when, cut, lives)
     lives = np.arange(len(book)) if lives is None else lives
     there = standing >= 0
@@ -61,20 +60,9 @@ def blame_all(
     return pl.concat(named)
 
 
-def state_columns(aggregate: type[Aggregate], columns: str | Iterable[str] | None) -> list[str]:
-    """Check names of columns of the state itself; None means all. Raises NoSuchColumn."""
-    names = aggregate.columns(columns)
-    for name in names:
-        if name not in aggregate.reducers:
-            raise NoSuchColumn(
-                f"{name} is no column of the state", hint=f"use {', '.join(aggregate.reducers)}", column=name
-            )
-    return list(dict.fromkeys(names))
-
-
 def compared(aggregate: type[Aggregate], columns: str | Iterable[str] | None) -> list[str]:
     """Name the columns to compare, in order of declaration; one that shows the id never differs."""
-    asked = set(state_columns(aggregate, columns))
+    asked = {aggregate.column(name) for name in aggregate.columns(columns)}
     return [n for n, one in aggregate.reducers.items() if n in asked and not isinstance(one, key)]
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 
 from titan_lab.amounts import from_units, is_exact
-from titan_lab.blame import state_columns
 from titan_lab.clock import Instant, interval, zone_of
 from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.grid import exact_sums
@@ -24,7 +23,7 @@ def explain(
     book: Timeline, measure: str, t0: Instant, t1: Instant, by: str = "event_type", zone: str | None = None
 ) -> pl.DataFrame:
     """Add up the changes of a column between two instants; see ``Book.explain``."""
-    (measure,) = state_columns(book.aggregate, measure)
+    measure = book.aggregate.column(measure)
     dtype = book.aggregate.reducers[measure].dtype
     if not is_exact(dtype):
         raise DeclarationError(
@@ -90,7 +89,7 @@ def _by(book: Timeline, by: str, zone: str) -> Grouping:
     known = ["event_type", "day", *book.tracks]
     raise NoSuchColumn(
         f"nothing can be explained by {by!r}; there are {', '.join(known)}",
-        hint=nearest(by, known),
+        hint=nearest(str(by), known),
         column=by,
     )
 

@@ -11,7 +11,7 @@ import polars as pl
 from titan_lab.amounts import from_units, is_exact
 from titan_lab.clock import Instant, interval, zone_of
 from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
-from titan_lab.grid import exact_sums
+from titan_lab.grid import FULL, HALF, exact_sums, peak, refuse_large
 from titan_lab.parallel import each, joined, spans
 from titan_lab.rows import PIECE
 from titan_lab.timeline import Timeline, as_instants
@@ -36,6 +36,8 @@ def explain(
     groups, numbers = grouped(rows)
     sums = exact_sums(numbers, change, len(groups))
     events = np.bincount(numbers, minlength=len(groups))
+    if peak(change) * len(change) >= FULL:
+        refuse_large(exact_sums(numbers, change >> HALF, len(groups)), events)
     # The groups are sorted, and so they stay where changes are of one size.
     order = np.argsort(-np.abs(sums), kind="stable")
     order = order[events[order] > 0]

@@ -10,6 +10,7 @@ import polars as pl
 
 from titan_lab.asof import rows_at
 from titan_lab.clock import Cut, Instant, check_cut, micros
+from titan_lab.event import TIMESTAMP
 from titan_lab.fold import Aggregate
 from titan_lab.parallel import each
 from titan_lab.reducers import key, step
@@ -18,6 +19,18 @@ from titan_lab.typed import Typed
 from titan_lab.written import as_written
 
 Columns: TypeAlias = dict[str, Callable[[], pl.Series]]
+BLAMED = pl.Schema(
+    {
+        "aggregate_id": pl.String(),
+        "field": pl.String(),
+        "value": pl.String(),
+        "version": pl.Int64(),
+        "event_type": pl.String(),
+        "timestamp": TIMESTAMP,
+        "correlation_id": pl.String(),
+        "upcast": pl.String(),
+    }
+)
 
 
 def blame(
@@ -57,7 +70,7 @@ def blame_all(
     named = [
         one.insert_column(1, pl.lit(name).alias("field")) for one, name in zip(found, names, strict=True)
     ]
-    return pl.concat(named)
+    return pl.concat(named) if named else BLAMED.to_frame()  # of an aggregate without columns
 
 
 def compared(aggregate: type[Aggregate], columns: str | Iterable[str] | None) -> list[str]:

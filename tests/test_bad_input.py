@@ -13,6 +13,7 @@ import pytest
 
 import titan_lab as tl
 from titan_lab.errors import (
+    BranchError,
     EventsError,
     InstantError,
     NoSuchAggregate,
@@ -335,6 +336,52 @@ def test_a_column_nobody_has_suggests_near_ones(book: Any) -> None:
         with pytest.raises(NoSuchColumn, match="statsu") as caught:
             ask()
         assert "'status'" in caught.value.hint
+
+
+@pytest.mark.parametrize("several", [["total", "paid"], [], None, 5])
+def test_one_column_is_asked_for_by_one_name(book: Any, several: Any) -> None:
+    """Not by a list of several, nor by nothing."""
+    for ask in (
+        lambda: book.blame(several),
+        lambda: book.explain(several, "2025-01-01", "2025-01-02"),
+        lambda: book.dwell(several),
+        lambda: book.stays(several),
+        lambda: book.retention(of=several),
+    ):
+        with pytest.raises(NoSuchColumn, match="is not the name of one column") as caught:
+            ask()
+        assert "total" in caught.value.hint
+
+
+@pytest.mark.parametrize("version", ["3", 1.5, True])
+def test_what_is_no_version_is_named(book: Any, version: Any) -> None:
+    """A text would be compared with numbers, and True is no 1."""
+    for ask in (book.at, book["good"].at):
+        with pytest.raises(InstantError, match="is no version, which is a whole number"):
+            ask(version=version)
+
+
+def test_what_is_no_list_is_no_crash(book: Any) -> None:
+    """Where several of a thing are asked for, one that is none of it is named."""
+    with pytest.raises(NoSuchColumn, match="5 names no columns"):
+        book.at("2025-01-02", columns=5)
+    with pytest.raises(InstantError, match="3 are no two versions"):
+        book.diff(versions=3)
+    with pytest.raises(InstantError, match="is no cut"):
+        book.diff(book, "2025-01-02", cut=None)
+    with pytest.raises(NoSuchColumn, match="nothing can be explained by None"):
+        book.explain("total", "2025-01-01", "2025-01-02", by=None)
+    with pytest.raises(BranchError, match=r"version is 1\.5, no whole number"):
+        book.branch().without(version=1.5)
+    with pytest.raises(EventsError, match="5 is no event type"):
+        log_of(GOOD).read(types=5)
+
+
+def test_an_id_that_is_a_number_is_read_as_its_text() -> None:
+    """As it is where a frame with such ids is read."""
+    log = log_of((7, *GOOD[1:]), (8, *GOOD[1:]))
+    assert log.read(aggregates=7)["aggregate_id"].to_list() == ["7"]
+    assert log.fold(tl.Order).branch().without(aggregate_id=[7]).ids.to_list() == ["8"]
 
 
 @pytest.mark.parametrize(

@@ -362,3 +362,15 @@ def test_a_trace_of_nobody_is_an_error(book: Any) -> None:
     with pytest.raises(InstantError, match="a has no version 9") as error:
         book.trace("a", 9)
     assert error.value.hint == "its versions run from 1 to 4"
+
+
+def test_an_aggregate_without_columns_has_nothing_to_blame() -> None:
+    """Its frame is one of any other aggregate, without a row."""
+
+    class Bare(tl.Aggregate):
+        """Nothing that changes."""
+
+    log = tl.from_frame(frame(TOLD))
+    blamed = log.fold(Bare)["a"].blame()
+    assert blamed.schema == log.fold(tl.Order)["a"].blame().schema
+    assert blamed.is_empty()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import titan_lab as tl
 from titan_lab import grid as grids
 from titan_lab import parallel
-from titan_lab.errors import InstantError
+from titan_lab.errors import EventsError, InstantError
 from titan_lab.event import EVENTS
 from titan_lab.testing import slow
 from titan_lab.testing.histories import histories
@@ -225,3 +225,47 @@ def test_the_values_of_by_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ) as caught:
         book.every("1h", "2025-01-01", "2025-01-01T10:00Z", by="id")
     assert "a `by` of fewer values" in str(caught.value.hint)
+
+
+def test_lists_that_several_event_types_set_are_told_apart_by_their_own_row() -> None:
+    """Lists stay part by part, so that the n-th by row need not be the n-th that lies there."""
+    made = '{"user_id": "u1", "total": 1, "items": [{"product_id": "%s", "quantity": 1, "price": 1}]}'
+    rows = [
+        ("a", 1, "OrderCreated", made % "old", None, "2025-01-01T00:00Z"),
+        ("a", 2, "OrderModified", made % "new", None, "2025-01-01T01:00Z"),
+        ("b", 1, "OrderCreated", made % "other", None, "2025-01-01T00:00Z"),
+    ]
+    book = tl.from_frame(pl.DataFrame(rows, schema=list(EVENTS), orient="row")).fold(tl.Order)
+    counted = book.every("1h", "2025-01-01T00:00Z", "2025-01-01T01:00Z", by="items").filter(
+        pl.col("count") > 0
+    )
+    first = pl.col("items").list.first().struct.field("product_id")
+    assert counted.select(pl.col("instant").dt.hour(), first).rows() == [
+        (0, "old"),
+        (0, "other"),
+        (1, "new"),
+        (1, "other"),
+    ]
+
+
+def test_sums_that_64_bits_do_not_hold_are_refused() -> None:
+    """By the day, at one instant, and where they are explained; a large amount that they hold is counted."""
+    large = '{"user_id": "u1", "items": [], "total": 999999999999999.99}'
+    small = '{"user_id": "u1", "items": [], "total": 1}'
+
+    def orders(how_many: int, payload: str) -> list[tuple]:
+        named = (f"{payload}{number}" for number in range(how_many))
+        return [(who, 1, "OrderCreated", payload, None, "2025-01-01T00:00Z") for who in named]
+
+    def book(rows: list[tuple]) -> Any:
+        return tl.from_frame(pl.DataFrame(rows, schema=list(EVENTS), orient="row")).fold(tl.Order)
+
+    many, few = book(orders(93, large)), book(orders(92, large) + orders(1000, small))
+    for until in ("2025-01-01", "2025-01-02"):
+        with pytest.raises(EventsError, match="add up to more than 64 bits"):
+            many.every("1d", "2025-01-01", until, by=None, measure="total")
+        held = few.every("1d", "2025-01-01", until, by=None, measure="total")
+        assert held["total"][-1] == 92 * Decimal("999999999999999.99") + 1000
+    with pytest.raises(EventsError, match="add up to more than 64 bits"):
+        many.explain("total", "2024-12-31", "2025-01-02")
+    assert few.explain("total", "2024-12-31", "2025-01-02")["change"].item() == held["total"][-1]

@@ -422,6 +422,29 @@ def test_a_parquet_file_written_anew_is_folded_again(tmp_path: Path) -> None:
     assert log.fold(tl.Order, keep=path).ids.to_list() == ["a"]
 
 
+@pytest.mark.parametrize("store", ["parquet", "sqlite"])
+def test_a_file_that_took_anothers_place_is_looked_into(store: str, tmp_path: Path) -> None:
+    """Even with its size and its time, as files have that are built to be reproduced to the byte."""
+    path = tmp_path / "orders"
+
+    def build(place: Path, total: str) -> None:
+        events = frame_of([created("a", total=total)])
+        if store == "parquet":
+            events.write_parquet(place, compression="uncompressed")
+        else:
+            tl.open(f"sqlite:///{place}", writable=True).append_many(events)
+        os.utime(place, (0, 0))
+
+    build(path, "5.00")
+    log = tl.open(f"{'parquet://' if store == 'parquet' else 'sqlite:///'}{path}")
+    log.fold(tl.Order, keep=tmp_path / "kept")
+    build(tmp_path / "new", "7.00")
+    assert (tmp_path / "new").stat().st_size == path.stat().st_size
+    (tmp_path / "new").replace(path)
+    book = log.fold(tl.Order, keep=tmp_path / "kept")
+    assert book.at(version=1)["total"].to_list() == [Decimal("7.00")]
+
+
 def test_rejected_rows_are_kept_and_renewed(tmp_path: Path) -> None:
     """What could not be read, and what did not fit; also in log.rejected."""
     path = tmp_path / "kept"
@@ -493,6 +516,22 @@ def test_what_is_no_kept_history_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(KeepError, match="is there and is no kept history"):
             log.fold(tl.Order, keep=place)
     assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_of_somebody_else_is_never_taken_away(tmp_path: Path) -> None:
+    """Whatever it is called: what titan_lab writes has a name that nobody else gives."""
+    log, path = tl.open("sqlite:///data/samples/orders.db"), tmp_path / "data-2025" / "january.csv"
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(KeepError, match="is there and is no kept history"):
+        log.fold(tl.Order, keep=tmp_path)
+    assert path.read_text() == "mine"
+
+
+def test_a_name_that_no_folder_can_have_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Before anything is folded."""
+    with pytest.raises(KeepError, match=r"cannot be kept in .*: File name too long"):
+        tl.open("sqlite:///data/samples/orders.db").fold(tl.Order, keep=tmp_path / ("k" * 300))
 
 
 def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -110,6 +110,37 @@ def test_a_file_that_is_no_parquet_or_lacks_a_column_is_named(tmp_path: Path) ->
         tl.open(f"parquet://{tmp_path}")
 
 
+def test_a_store_that_is_gone_since_it_was_opened_is_no_empty_log(folder: Path, tmp_path: Path) -> None:
+    """Else a history would be folded of nothing, and a kept one replaced by it."""
+    log = tl.open(f"parquet://{folder}")
+    kept = len(log.fold(tl.Order, keep=tmp_path / "kept"))
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    for ask in (log.read, lambda: log.fold(tl.Order), lambda: log.fold(tl.Order, keep=tmp_path / "kept")):
+        with pytest.raises(OpenError, match="is not there any more") as caught:
+            ask()
+        assert caught.value.hint
+    elsewhere.rename(folder)
+    again = log.fold(tl.Order, keep=tmp_path / "kept")
+    assert (len(again), again.kept.endswith("as kept")) == (kept, True)
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_file_that_is_damaged_since_it_was_opened_is_named(left: int, folder: Path, tmp_path: Path) -> None:
+    """By every question that reads it."""
+    log = tl.open(f"parquet://{folder}")
+    damaged = min(folder.rglob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    for ask in (
+        log.read,
+        lambda: log.frontier,
+        log.variants,
+        lambda: log.fold(tl.Order, keep=tmp_path / "kept", pieces=2),
+    ):
+        with pytest.raises(OpenError, match=f"{damaged.name} cannot be read as Parquet") as caught:
+            ask()
+        assert caught.value.hint
+
+
 def test_appends_of_nothing_new_write_no_file(folder: Path) -> None:
     """A job that runs each night for nothing leaves nothing."""
     log = tl.open(f"parquet://{folder}", writable=True)

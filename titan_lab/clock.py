@@ -149,6 +149,13 @@ def check_cut(cut: str) -> Cut:
     return cut
 
 
+def check_version(version: object) -> int:
+    """Refuse what is no version of an event."""
+    if not isinstance(version, int | np.integer) or isinstance(version, bool):
+        raise InstantError(f"{version!r} is no version, which is a whole number", hint="version=3")
+    return int(version)
+
+
 def counted_from(timestamps: np.ndarray, starts: np.ndarray, cut: Cut) -> np.ndarray:
     """Compute the instant from which each event counts, for the two cuts that are prefixes.
 

@@ -201,6 +201,8 @@ class Aggregate:
         """Check names of columns; None means all. Raises NoSuchColumn."""
         if wanted is None:
             return list(cls.reducers)
+        if not isinstance(wanted, Iterable):
+            raise NoSuchColumn(f"{wanted!r} names no columns", hint='columns=["status", "total"]')
         wanted = [wanted] if isinstance(wanted, str) else list(wanted)
         for name in wanted:
             if name not in cls.reducers and name not in ROW:
@@ -210,6 +212,20 @@ class Aggregate:
                     hint=nearest(name, known),
                     column=name,
                 )
+        return wanted
+
+    @classmethod
+    def column(cls, wanted: str) -> str:
+        """Check the name of one column of the state itself. Raises NoSuchColumn."""
+        if not isinstance(wanted, str):
+            raise NoSuchColumn(
+                f"{wanted!r} is not the name of one column", hint=f"use {', '.join(cls.reducers)}"
+            )
+        cls.columns(wanted)
+        if wanted not in cls.reducers:
+            raise NoSuchColumn(
+                f"{wanted} is no column of the state", hint=f"use {', '.join(cls.reducers)}", column=wanted
+            )
         return wanted
 
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from titan_lab.clock import MICROSECOND, Instant, instant, micros, zone_of
-from titan_lab.errors import InstantError
+from titan_lab.errors import EventsError, InstantError
 from titan_lab.event import TIMESTAMP, moments
 from titan_lab.parallel import each, spans
 from titan_lab.rows import PIECE, Rows
@@ -21,6 +21,7 @@ UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6}
 STEP = re.compile(r"(?:\d+(?:us|ms|s|mo|m|h|d|w|q|y))+")
 CALENDAR = re.compile("[dwqy]|mo")
 LIMB = 22  # bits; a double adds two thousand million numbers of 22 bits without rounding
+FULL, HALF = 2**63, 32  # what 64 bits do not hold, and the bits in half of them
 EXACT = 2**53
 LOW = 20  # bits of a birth that are added up apart from the rest: all of them together leave 64 bits
 
@@ -99,7 +100,33 @@ class Tally(NamedTuple):
     ages: np.ndarray | None
 
 
-def tally(grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None, age: bool = False) -> Tally:
+class High(NamedTuple):
+    """The upper halves of a measure: their sums tell whether its own leave 64 bits, in which they wrap."""
+
+    measure: Track | High
+
+    def units(self, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Gather the upper 32 bits, whose sum is short of the whole one's by less than 1 for each."""
+        return self.measure.units(rows, owners) >> HALF
+
+
+def refuse_large(high: np.ndarray, counts: np.ndarray) -> None:
+    """Raise EventsError where sums, of which the upper halves add up to `high`, are not within 64 bits."""
+    if ((high < -(1 << HALF - 1)) | (high + counts > 1 << HALF - 1)).any():
+        raise EventsError(
+            "the amounts add up to more than 64 bits of their smallest unit hold",
+            hint="look for amounts that cannot be right in log.read()",
+        )
+
+
+def peak(units: np.ndarray) -> int:
+    """Give the largest size among numbers."""
+    return max(int(units.max()), -int(units.min())) if len(units) else 0
+
+
+def tally(
+    grid: pl.Series, rows: Rows, by: Track | None, measure: Track | High | None, age: bool = False
+) -> Tally:
     """Count the states on a grid of instants, add up a measure over them, and take their mean age."""
     counted, stamps = rows.counted("prefix"), grid.to_physical().to_numpy()
     groups = pl.Series([None]) if by is None else by.groups
@@ -108,9 +135,12 @@ def tally(grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None, 
     shape = (len(grid) + (not alone), len(groups))  # what comes after the grid has a row of its own
     size = shape[0] * shape[1]
 
+    peaks = [0]
+
     def look(some: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         numbers = np.zeros(len(some), dtype=np.intp) if by is None else by.grouped(some, owners)
         weights = [] if measure is None else [measure.units(some, owners)]
+        peaks.extend(peak(one) for one in weights)
         if age:
             born = counted[rows.typed.starts[owners]] - stamps[0]
             weights += [born >> LOW, born & ((1 << LOW) - 1)]
@@ -139,6 +169,8 @@ def tally(grid: pl.Series, rows: Rows, by: Track | None, measure: Track | None, 
     # Of all together there is always a count, be it 0.
     occurs = np.flatnonzero(counts.any(axis=0) | (by is None))
     sums = counts if measure is None else rest[0]
+    if measure is not None and max(peaks) * int(counts.max(initial=0)) >= FULL:
+        refuse_large(tally(grid, rows, by, High(measure)).sums, counts[:, occurs])
     ages = _mean_ages(stamps, counts, rest[-2], rest[-1])[:, occurs] if age else None
     return Tally(groups.gather(occurs), counts[:, occurs], sums[:, occurs], ages)
 
@@ -215,7 +247,7 @@ def exact_sums(keys: np.ndarray, weights: np.ndarray | None, size: int) -> np.nd
     """Add up int64 weights by key without rounding; no weights means count."""
     if weights is None:
         return np.bincount(keys, minlength=size)
-    if not len(weights) or max(float(weights.max()), -float(weights.min())) * len(weights) < EXACT:
+    if peak(weights) * len(weights) < EXACT:
         return np.bincount(keys, weights, minlength=size).astype(np.int64)
     sums = np.zeros(size, dtype=np.int64)
     for shift in range(0, 64, LIMB):

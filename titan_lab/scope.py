@@ -9,6 +9,7 @@ from datetime import datetime
 import polars as pl
 
 from titan_lab.clock import Instant, instant
+from titan_lab.errors import EventsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def scope(
 ) -> Scope:
     """Build a request from what a caller writes: one id or several, names or event classes, any instant."""
     return Scope(
-        aggregates=None if aggregates is None else tuple(_several(aggregates)),
+        aggregates=None if aggregates is None else tuple(str(one) for one in _several(aggregates)),
         types=None if types is None else tuple(_type_name(kind) for kind in _several(types)),
         since=None if since is None else instant(since, zone),
         until=None if until is None else instant(until, zone),
@@ -71,8 +72,12 @@ def scope(
 
 
 def _several(value: object) -> list:
-    return [value] if isinstance(value, str | type) else list(value)  # type: ignore[call-overload]
+    one = isinstance(value, str | type) or not isinstance(value, Iterable)
+    return [value] if one else list(value)  # type: ignore[call-overload]
 
 
 def _type_name(kind: object) -> str:
-    return kind if isinstance(kind, str) else kind.event_type  # type: ignore[attr-defined]
+    name = kind if isinstance(kind, str) else getattr(kind, "event_type", None)
+    if not isinstance(name, str):
+        raise EventsError(f"{kind!r} is no event type", hint="use a name, or a class of events")
+    return name

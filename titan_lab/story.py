@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from titan_lab.clock import Cut, Instant, check_cut, micros
+from titan_lab.clock import Cut, Instant, check_cut, check_version, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
 from titan_lab.notebook import html
@@ -66,7 +66,7 @@ class Story:
             return self._known(when, known_at, cut)
         counted = self.book.rows.counted(cut)
         if version is not None:
-            stamps, bound = self.book.typed.version, version
+            stamps, bound = self.book.typed.version, check_version(version)
         elif cut == "filter":
             return self._state(self._alone.at(when, cut=cut))
         else:

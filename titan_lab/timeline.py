@@ -19,8 +19,19 @@ import polars as pl
 from titan_lab import grid as grids
 from titan_lab.amounts import from_units
 from titan_lab.asof import spine_frame
-from titan_lab.clock import CUTS, MICROSECOND, Cut, Instant, check_cut, duration, from_micros, iso, micros
-from titan_lab.errors import InstantError, NoSuchColumn, SpineError
+from titan_lab.clock import (
+    CUTS,
+    MICROSECOND,
+    Cut,
+    Instant,
+    check_cut,
+    check_version,
+    duration,
+    from_micros,
+    iso,
+    micros,
+)
+from titan_lab.errors import InstantError, SpineError
 from titan_lab.event import REJECTED, TIMESTAMP
 from titan_lab.fold import ROW, Aggregate
 from titan_lab.parallel import each, spans
@@ -106,7 +117,7 @@ class Timeline:
                 "at needs an instant or a version", hint="book.at('2025-01-15T14:00Z') or book.at(version=3)"
             )
         if version is not None:
-            rows, owners = self.rows.prefixes(self.typed.version, version)
+            rows, owners = self.rows.prefixes(self.typed.version, check_version(version))
             return self.frame(rows, owners, wanted, self.rows.counted("prefix"))
         moment = micros(when, self.zone)  # type: ignore[arg-type]
         if cut == "filter" and self.rows.stepping_back.any():
@@ -352,12 +363,7 @@ class Timeline:
 
     def track(self, column: str) -> Track:
         """Find a column of the state by name. Raises NoSuchColumn."""
-        (column,) = self.aggregate.columns(column)
-        if column not in self.tracks:
-            raise NoSuchColumn(
-                f"{column} is no column of the state", hint=f"use {', '.join(self.tracks)}", column=column
-            )
-        return self.tracks[column]
+        return self.tracks[self.aggregate.column(column)]
 
     def _filtered(self, moment: int, wanted: list[str]) -> pl.DataFrame:
         """Fold what plain ``timestamp <= T`` lets through; only lives that step back need folding again."""

@@ -166,7 +166,9 @@ class Latest(Track):
 
     @cached_property
     def _numbered(self) -> tuple[pl.Series, np.ndarray]:
-        return _numbers_of(self.values)
+        groups, numbers = _numbers_of(self.values)
+        # Lists do not stand in row order; what stands for "nothing seen yet" is the last in either.
+        return groups, numbers if self.order is None else numbers[np.append(self.order, len(self.order))]
 
     @cached_property
     def _units(self) -> np.ndarray:

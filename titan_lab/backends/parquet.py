@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -48,21 +49,23 @@ class ParquetStore:
         """List the files in order of name; a folder's hidden and half-written ones are passed over."""
         if self.path.is_file():
             return [self.path]
+        if not self.path.is_dir():  # which lists no file either, and is no empty folder
+            raise OpenError(
+                f"{self.path} is not there any more", hint="bring it back; a log reads its store when asked"
+            )
         return sorted(file for file in self.path.rglob("*.parquet") if not file.name.startswith((".", "_")))
 
     def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
         """Read file by file, pushing the ids that are asked for down into the file."""
         for file in self.files():
-            rows = self._rows(file).with_row_index("place")
-            # Ids of another type are text only once they were checked; whoever asked filters those.
-            if scope.ids != EVERYTHING.ids and rows.collect_schema()["aggregate_id"] == pl.String:
-                rows = rows.filter(scope.within())
-            if scope.aggregates is not None:
-                rows = rows.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
-            try:
+            with _told_as_open_errors(file):
+                rows = self._rows(file).with_row_index("place")
+                # Ids of another type are text only once they were checked; whoever asked filters those.
+                if scope.ids != EVERYTHING.ids and rows.collect_schema()["aggregate_id"] == pl.String:
+                    rows = rows.filter(scope.within())
+                if scope.aggregates is not None:
+                    rows = rows.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
                 frame = rows.collect()
-            except (pl.exceptions.PolarsError, OSError) as error:
-                raise OpenError(f"{file} cannot be read as Parquet: {error}") from error
             name = pl.lit(file.name, pl.Enum([file.name]))
             frame = frame.with_columns(place=pl.struct(name.alias("file"), pl.col("place").alias("row")))
             yield from frame.iter_slices(size) if len(frame) > size else [frame]
@@ -71,33 +74,41 @@ class ParquetStore:
         """Take the end of the files as complete: they are written whole."""
         last = None
         for file in self.files():
-            stamps = moments(pl.read_parquet(file, columns=["timestamp"])["timestamp"])
+            with _told_as_open_errors(file):
+                stamps = moments(pl.read_parquet(file, columns=["timestamp"])["timestamp"])
             latest = stamps.max()
             last = latest if last is None or (latest is not None and latest > last) else last  # type: ignore[operator]
         return Frontier(last, "the end of the files")  # type: ignore[arg-type]
 
     def facts(self) -> dict[str, list[int]]:
-        """Tell size and time of each file."""
+        """Tell size, time and inode of each file: one that took its place may have its size and its time."""
         stats = {str(file.resolve()): file.stat() for file in self.files()}
-        return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+        return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats.items()}
 
     def ids_since(self, facts: dict[str, list[int]]) -> pl.Series | None:
         """List the ids in the files that were added since; None where another file is not as it was."""
         now = self.facts()
         if any(now.get(name) != told for name, told in facts.items()):
             return None
-        new = [pl.read_parquet(file, columns=["aggregate_id"]) for file in now if file not in facts]
-        ids = pl.concat([as_text(frame["aggregate_id"]) for frame in new]).unique()
+        new = []
+        for file in now:
+            if file not in facts:
+                with _told_as_open_errors(file):
+                    new.append(as_text(pl.read_parquet(file, columns=["aggregate_id"])["aggregate_id"]))
+        ids = pl.concat(new).unique()
         return None if ids.null_count() else ids
 
     def sample(self, most: int) -> tuple[pl.Series, int]:
         """Give about so many ids, evenly, and the number of all events."""
-        ids, events = [pl.Series([], dtype=pl.String)], 0
-        sizes = {file: pl.scan_parquet(file).select(pl.len()).collect().item() for file in self.files()}
+        ids, sizes = [pl.Series([], dtype=pl.String)], dict[Path, int]()
+        for file in self.files():
+            with _told_as_open_errors(file):
+                sizes[file] = pl.scan_parquet(file).select(pl.len()).collect().item()
         events = sum(sizes.values())
         for file in sizes:
-            rows = pl.scan_parquet(file).select("aggregate_id").gather_every(max(events // most, 1))
-            ids.append(as_text(rows.collect(engine="streaming").to_series()))
+            with _told_as_open_errors(file):
+                rows = pl.scan_parquet(file).select("aggregate_id").gather_every(max(events // most, 1))
+                ids.append(as_text(rows.collect(engine="streaming").to_series()))
         return pl.concat(ids), events
 
     def append(self, events: pl.DataFrame) -> Appended:
@@ -112,7 +123,9 @@ class ParquetStore:
         while True:
             new, present, files = events, 0, self.files()
             for file in files:
-                new, there = part_new(self._rows(file).collect(), new)
+                with _told_as_open_errors(file):
+                    old = self._rows(file).collect()
+                new, there = part_new(old, new)
                 present += there
             if new.is_empty() or self._publish(new, _next_name(files)):
                 return Appended(len(new), present)
@@ -157,6 +170,18 @@ class ParquetStore:
                 hint=f"the columns are {', '.join(EVENTS)}; tl.from_frame(frame, ...) names yours",
                 missing=missing,
             )
+
+
+@contextmanager
+def _told_as_open_errors(file: Path | str) -> Iterator[None]:
+    """Let what keeps a file from being read, which was checked when the store was opened, be an OpenError."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise OpenError(
+            f"{file} cannot be read as Parquet: {str(error).partition(chr(10))[0]}",
+            hint="it was whole when the log was opened, or is damaged inside; write it anew",
+        ) from error
 
 
 def _next_name(files: list[Path]) -> str:

@@ -98,13 +98,14 @@ class SqliteStore:
         return pl.DataFrame(columns).cast(dict(SNAPSHOTS), strict=False)  # type: ignore[arg-type]
 
     def facts(self) -> dict[str, list[int]]:
-        """Tell size and time of the file and of the log beside it, and how often it was written to."""
+        """Tell size, time and inode of the file and of the log beside it, and how often it was written to."""
         told = {}
         for file in (self.path, self.path.with_name(f"{self.path.name}-wal")):
             if file.exists():
                 with file.open("rb") as opened:
                     times = int.from_bytes(opened.read(WRITTEN_TO.stop)[WRITTEN_TO], "big")
-                told[str(file.resolve())] = [file.stat().st_size, file.stat().st_mtime_ns, times]
+                stat = file.stat()
+                told[str(file.resolve())] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, times]
         return told
 
     def marks(self) -> pl.DataFrame:

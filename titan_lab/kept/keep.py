@@ -11,6 +11,7 @@ what is opened is one Book, however large, and every verb reads it as it reads o
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
 import zlib
@@ -43,6 +44,7 @@ except ImportError:  # no such lock on Windows: there two may write at once, and
 
 FORMAT = 1  # raise it when what is written changes
 MANIFEST, LOCK, DATA = "kept", "lock", "data-"
+OURS = re.compile(f"{MANIFEST}(\\.part)?|{LOCK}|{DATA}[0-9a-f]{{12}}")  # all that may ever be taken away
 NOTHING = np.uint32(2**32 - 1)  # "none seen yet", until it is known how many there are in all
 AT_ONCE = 2**22
 
@@ -260,9 +262,11 @@ def find(path: Path) -> tuple[Kept | None, str]:
 
     Raises KeepError where something else stands there.
     """
-    if not path.exists():
-        return None, ""
-    if not path.is_dir() or any(not _ours(one.name) for one in path.iterdir()):
+    with told_as_keep_errors(path):
+        if not path.exists():
+            return None, ""
+        theirs = not path.is_dir() or not all(OURS.fullmatch(one.name) for one in path.iterdir())
+    if theirs:
         raise KeepError(
             f"{path} is there and is no kept history", hint="name a folder that is not there yet, or is empty"
         )
@@ -297,7 +301,7 @@ def writing(path: Path) -> Iterator[None]:
 def _sweep(path: Path, kept: str | None) -> None:
     """Take away what was kept before, and what a killed process left half written."""
     for other in path.glob(f"{DATA}*"):
-        if other.name != kept:
+        if OURS.fullmatch(other.name) and other.name != kept:
             shutil.rmtree(other, ignore_errors=True)
 
 
@@ -333,7 +337,3 @@ def publish(path: Path, told: Told) -> None:
 def _kind(body: bytes) -> bytes:
     """Write the first line of a manifest: what it is, and a sum over what it says."""
     return f"titan_lab kept history {FORMAT} {zlib.crc32(body):08x}".encode()
-
-
-def _ours(name: str) -> bool:
-    return name in (MANIFEST, f"{MANIFEST}.part", LOCK) or name.startswith(DATA)

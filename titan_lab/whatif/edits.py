@@ -42,7 +42,7 @@ class Choice:
         # Whatever can be gone through only once is needed twice: to choose, and to be told.
         for name in ("aggregate_id", "event_type", "version"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str | int | type):
+            if isinstance(value, Iterable) and not isinstance(value, str | type):
                 object.__setattr__(self, name, tuple(value))
         for one in self.version if isinstance(self.version, tuple) else (self.version,):
             if one is not None and not isinstance(one, int):

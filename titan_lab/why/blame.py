@@ -10,7 +10,7 @@ import polars as pl
 
 from titan_lab.asof import rows_at
 from titan_lab.clock import Cut, Instant, check_cut, micros
-from titan_lab.errors import NoSuchColumn
+from titan_lab.event import TIMESTAMP
 from titan_lab.fold import Aggregate
 from titan_lab.parallel import each
 from titan_lab.reducers import key, step
@@ -19,6 +19,18 @@ from titan_lab.typed import Typed
 from titan_lab.written import as_written
 
 Columns: TypeAlias = dict[str, Callable[[], pl.Series]]
+BLAMED = pl.Schema(
+    {
+        "aggregate_id": pl.String(),
+        "field": pl.String(),
+        "value": pl.String(),
+        "version": pl.Int64(),
+        "event_type": pl.String(),
+        "timestamp": TIMESTAMP,
+        "correlation_id": pl.String(),
+        "upcast": pl.String(),
+    }
+)
 
 
 def blame(
@@ -29,7 +41,7 @@ def blame(
     lives: np.ndarray | None = None,
 ) -> pl.DataFrame:
     """Find the event that set the value of a column; see ``Book.blame``. lives: only these aggregates."""
-    (column,) = state_columns(book.aggregate, column)
+    column = book.aggregate.column(column)
     book, standing = look(book, when, cut, lives)
     lives = np.arange(len(book)) if lives is None else lives
     there = standing >= 0
@@ -58,23 +70,12 @@ def blame_all(
     named = [
         one.insert_column(1, pl.lit(name).alias("field")) for one, name in zip(found, names, strict=True)
     ]
-    return pl.concat(named)
-
-
-def state_columns(aggregate: type[Aggregate], columns: str | Iterable[str] | None) -> list[str]:
-    """Check names of columns of the state itself; None means all. Raises NoSuchColumn."""
-    names = aggregate.columns(columns)
-    for name in names:
-        if name not in aggregate.reducers:
-            raise NoSuchColumn(
-                f"{name} is no column of the state", hint=f"use {', '.join(aggregate.reducers)}", column=name
-            )
-    return list(dict.fromkeys(names))
+    return pl.concat(named) if named else BLAMED.to_frame()  # of an aggregate without columns
 
 
 def compared(aggregate: type[Aggregate], columns: str | Iterable[str] | None) -> list[str]:
     """Name the columns to compare, in order of declaration; one that shows the id never differs."""
-    asked = set(state_columns(aggregate, columns))
+    asked = {aggregate.column(name) for name in aggregate.columns(columns)}
     return [n for n, one in aggregate.reducers.items() if n in asked and not isinstance(one, key)]
 
 

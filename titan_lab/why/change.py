@@ -115,7 +115,7 @@ def between(
     else:
         names = compared(a.aggregate, columns)
         compared(b.aggregate, names)
-    cut_a, cut_b = (cut, cut) if isinstance(cut, str) else cut
+    cut_a, cut_b = cut if isinstance(cut, tuple) and len(cut) == 2 else (cut, cut)
     a, rows_a = look(a, when, cut_a)
     b, rows_b = look(b, when, cut_b)
     if a.typed.ids.equals(b.typed.ids):
@@ -130,7 +130,7 @@ def between(
 
 
 def _two_versions(versions: tuple[int, int]) -> tuple[int, int]:
-    two = tuple(versions)
+    two = tuple(versions) if isinstance(versions, Iterable) else ()
     if len(two) != 2 or not all(isinstance(one, int) and one >= 0 for one in two):
         raise InstantError(
             f"{versions!r} are no two versions", hint="book.diff(versions=(1, 3)); 0 is before the first"

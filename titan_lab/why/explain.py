@@ -11,11 +11,10 @@ import polars as pl
 from titan_lab.amounts import from_units, is_exact
 from titan_lab.clock import Instant, interval, zone_of
 from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
-from titan_lab.grid import exact_sums
+from titan_lab.grid import FULL, HALF, exact_sums, peak, refuse_large
 from titan_lab.parallel import each, joined, spans
 from titan_lab.rows import PIECE
 from titan_lab.timeline import Timeline, as_instants
-from titan_lab.why.blame import state_columns
 
 Grouping: TypeAlias = Callable[[np.ndarray], tuple[pl.Series, np.ndarray]]
 
@@ -24,7 +23,7 @@ def explain(
     book: Timeline, measure: str, t0: Instant, t1: Instant, by: str = "event_type", zone: str | None = None
 ) -> pl.DataFrame:
     """Add up the changes of a column between two instants; see ``Book.explain``."""
-    (measure,) = state_columns(book.aggregate, measure)
+    measure = book.aggregate.column(measure)
     dtype = book.aggregate.reducers[measure].dtype
     if not is_exact(dtype):
         raise DeclarationError(
@@ -37,6 +36,8 @@ def explain(
     groups, numbers = grouped(rows)
     sums = exact_sums(numbers, change, len(groups))
     events = np.bincount(numbers, minlength=len(groups))
+    if peak(change) * len(change) >= FULL:
+        refuse_large(exact_sums(numbers, change >> HALF, len(groups)), events)
     # The groups are sorted, and so they stay where changes are of one size.
     order = np.argsort(-np.abs(sums), kind="stable")
     order = order[events[order] > 0]
@@ -90,7 +91,7 @@ def _by(book: Timeline, by: str, zone: str) -> Grouping:
     known = ["event_type", "day", *book.tracks]
     raise NoSuchColumn(
         f"nothing can be explained by {by!r}; there are {', '.join(known)}",
-        hint=nearest(by, known),
+        hint=nearest(str(by), known),
         column=by,
     )
 

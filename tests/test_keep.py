@@ -357,6 +357,22 @@ def test_only_aggregates_with_new_events_are_read_and_folded_again(
     assert sentence(log.fold(tl.Order, keep=path)) == "as kept"
 
 
+def test_what_is_folded_again_is_blamed_on_the_same_upcasts(tmp_path: Path) -> None:
+    """Its payloads come to lie among the others, in order of row."""
+    files, path = tmp_path / "events", tmp_path / "kept"
+    files.mkdir()
+    log = tl.open(f"parquet://{files}", writable=True)
+    log.append_many(frame_of([created("a"), created("b")]))
+    log.fold(tl.Order, keep=path)
+    log.append_many(frame_of([created("a", 2), created("c")]))
+    kept, plain = log.fold(tl.Order, keep=path), log.fold(tl.Order)
+    assert sentence(kept).startswith("folded 2 aggregates again")
+    assert kept.blame("items")["upcast"].null_count() == 0
+    for name in kept.ids:
+        assert kept[name].blame().equals(plain[name].blame())
+    assert all((part.rows[1:] > part.rows[:-1]).all() for part in kept.typed.parts)
+
+
 def test_a_step_runs_for_the_events_of_aggregates_with_news_alone(tmp_path: Path) -> None:
     """It is the only column that is folded event by event."""
     ran: list[str] = []

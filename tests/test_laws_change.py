@@ -222,7 +222,7 @@ def test_the_law_of_blame_notices(where: Any, name: str, bug: Any, monkeypatch: 
     """The planted bugs: what would be told instead of the event that set the value."""
     monkeypatch.setattr(where, name, bug)
     # The steps of Everything run row by row, so that only Order's know of columns.
-    breaks(*blame_of(tl.Order, order_payloads()) if where is typed else blame_of(Everything, colours()))
+    breaks(*blame_of(tl.Order, order_payloads()) if where is decoding else blame_of(Everything, colours()))
 
 
 # --- diff -------------------------------------------------------------------------------------------------

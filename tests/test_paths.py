@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from titan_lab.paths import from_root, project_root
+from titan_lab.paths import from_root, project_root, written
 
 
 @pytest.fixture
@@ -52,3 +54,15 @@ def test_the_root_is_the_nearest_folder_that_looks_like_a_project(project, monke
     assert project_root() == project
     monkeypatch.setenv("TITAN_ROOT", str(project / "notebooks"))
     assert project_root() == project / "notebooks"
+
+
+def test_two_threads_that_write_one_file_leave_one_of_theirs_whole(tmp_path: Path) -> None:
+    """The later one's; what they write is never mixed."""
+    target = tmp_path / "both"
+    with written(target) as one:
+        one.write("one and more")
+        with written(target) as other:
+            other.write("other")
+        assert target.read_text() == "other"
+    assert target.read_text() == "one and more"
+    assert [file.name for file in tmp_path.iterdir()] == ["both"]

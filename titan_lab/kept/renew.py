@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from titan_lab.marks import marks
 from titan_lab.rows import Rows
 from titan_lab.timeline import tracks_of
 from titan_lab.tracks import Shared, Stepped, Track
-from titan_lab.typed import Typed
+from titan_lab.typed import Part, Typed
 from titan_lab.whatif.splice import NO_ROWS, splice
 
 Range = tuple[str | None, str | None]  # ids from the first on, and before the second
@@ -29,6 +31,7 @@ def renewed(old: Book, new: Book, ids: Range, touched: pl.Series) -> Book:
     whole, origin = splice(old.typed.take(others), NO_ROWS, new.typed)
     origin = np.arange(len(whole)) if origin is None else origin
     place = np.concatenate([np.flatnonzero(origin >= 0), np.flatnonzero(origin < 0)])
+    whole.parts = _one_for_each_shape(whole.parts)
     shared, known = Shared(whole), dict[str, Track]()
     for name, track in old.tracks.items():
         if isinstance(track, Stepped):
@@ -41,6 +44,24 @@ def renewed(old: Book, new: Book, ids: Range, touched: pl.Series) -> Book:
 def within(typed: Typed, ids: Range) -> Typed:
     """Keep the aggregates in a range of ids."""
     return typed if ids == (None, None) else typed.take(rows_of(typed, ids))
+
+
+def _one_for_each_shape(parts: list[Part]) -> list[Part]:
+    """Put parts of one event type and schema_version together, in order of row as every part is."""
+    alike = defaultdict[tuple[str, int], list[Part]](list)
+    for part in parts:
+        alike[part.event_type, part.schema_version].append(part)
+    return [same[0] if len(same) == 1 else _together(same) for same in alike.values()]
+
+
+def _together(parts: list[Part]) -> Part:
+    rows = np.concatenate([part.rows for part in parts])
+    order = np.argsort(rows, kind="stable")
+    fields = pl.DataFrame(height=len(rows))
+    if parts[0].fields.width:
+        fields = pl.concat([part.fields for part in parts]).select(pl.all().gather(order))
+    filled = {name: np.concatenate([part.filled[name] for part in parts])[order] for name in parts[0].filled}
+    return replace(parts[0], rows=rows[order], fields=fields, filled=filled)
 
 
 def _spliced(old: Stepped, new: Stepped, others: np.ndarray, place: np.ndarray) -> dict[str, Any]:

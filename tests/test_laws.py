@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 
 import titan_lab as tl
 from titan_lab import asof as asof_module
-from titan_lab import decoding, jsontext, kinds, parallel, rows, tracks, typed
+from titan_lab import decoding, jsontext, kinds, parallel, rows, tracks
 from titan_lab.amounts import from_units, to_units
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
@@ -552,7 +552,7 @@ def test_row_order_and_piece_sizes_do_not_matter(events: pl.DataFrame, seed: int
     book = fold(tl.Order, events)
     shuffled = events.sample(fraction=1.0, shuffle=True, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (jsontext, rows, typed):
+        for module in (jsontext, rows, decoding):
             patch.setattr(module, "PIECE", 2)
         patch.setattr(jsontext, "BITE", 1)
         patch.setattr(parallel, "MANY", 1)

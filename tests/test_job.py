@@ -19,8 +19,8 @@ import nbformat
 import pytest
 
 from titan_lab.errors import InstantError, JobError
-from titan_lab.job import jobs, parameters_of_job, run_job
-from titan_lab.job_record import read_run, write_atomically
+from titan_lab.jobs.record import read_run, write_atomically
+from titan_lab.jobs.run import jobs, parameters_of_job, run_job
 
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -219,7 +219,7 @@ def test_the_timeout_is_of_the_whole_run_and_kills_what_hangs(project):
     assert "4 s" in run.error["message"]
 
 
-RUNNER = "import sys; from titan_lab.job import run_job; sys.exit(run_job('long').exit_code)"
+RUNNER = "import sys; from titan_lab.jobs.run import run_job; sys.exit(run_job('long').exit_code)"
 
 
 def start_long(project, tmp_path) -> tuple[subprocess.Popen, Path, int]:
@@ -356,7 +356,7 @@ def test_papermill_itself_can_use_the_engine(project, tmp_path):
         [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     first = subprocess.run(
-        [sys.executable, "-c", "import titan_lab.job_engine"], capture_output=True, check=False
+        [sys.executable, "-c", "import titan_lab.jobs.engine"], capture_output=True, check=False
     )
 
     assert done.returncode == first.returncode == 0, done.stderr

@@ -14,8 +14,8 @@ import nbformat
 import polars as pl
 import pytest
 
-from titan_lab.job import run_job
-from titan_lab.job_parameters import parameters_of
+from titan_lab.jobs.parameters import parameters_of
+from titan_lab.jobs.run import run_job
 from titan_lab.notebook.export import FIGURE
 from titan_lab.notebook.refresh import executed
 

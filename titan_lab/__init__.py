@@ -52,7 +52,7 @@ _PUBLIC = {
     "latest": "reducers",
     "machine": "reducers",
     "open": "connect:open_log",
-    "run_job": "job",
+    "run_job": "jobs.run",
     "smallest": "reducers",
     "step": "reducers",
     "total_of": "reducers",
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from titan_lab.event import Event as Event
     from titan_lab.fold import Aggregate as Aggregate
     from titan_lab.fold import Check as Check
-    from titan_lab.job import run_job as run_job
+    from titan_lab.jobs.run import run_job as run_job
     from titan_lab.log import EventLog as EventLog
     from titan_lab.orders.events import ItemsReturned as ItemsReturned
     from titan_lab.orders.events import OrderCancelled as OrderCancelled

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from titan_lab.job_parameters import Parameter
+    from titan_lab.jobs.parameters import Parameter
 
 
 @click.command(
@@ -28,7 +28,7 @@ def run(context: click.Context, job: str | None, pairs: tuple[str, ...], timeout
     interrupted.
     """
     from titan_lab import terminal
-    from titan_lab.job import run_job
+    from titan_lab.jobs.run import run_job
 
     if job is None:
         _list_jobs()
@@ -52,7 +52,7 @@ def run(context: click.Context, job: str | None, pairs: tuple[str, ...], timeout
 
 def _list_jobs() -> None:
     from titan_lab import terminal
-    from titan_lab.job import jobs, parameters_of_job
+    from titan_lab.jobs.run import jobs, parameters_of_job
 
     rows = []
     for job in jobs():

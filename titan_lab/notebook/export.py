@@ -37,8 +37,8 @@ def report(notebook: Mapping[str, Any], record: Mapping[str, Any] | None = None)
     Code is hidden, figures draw offline, light or dark follows the reader's system, and it prints. The title
     is the notebook's first heading.
 
-    record: the run's record (see `titan_lab.job`); its status, parameters, versions and results go to the
-    foot, and a run that did not end well says so at the top. Without one, the foot has what the notebook
+    record: the run's record (see `titan_lab.jobs.run`); its status, parameters, versions and results go to
+    the foot, and a run that did not end well says so at the top. Without one, the foot has what the notebook
     itself handed to `glue`.
 
     Raises MissingExtra without nbconvert or plotly.

@@ -35,7 +35,7 @@ def executed(path: str | os.PathLike[str]) -> Any:
         import nbformat
         from nbclient import NotebookClient
 
-        from titan_lab.job_engine import TitanKernelManager
+        from titan_lab.jobs.engine import TitanKernelManager
     except ImportError as error:
         raise MissingExtra(error.name or "nbclient", "run", "executing a notebook") from error
     path = Path(path)

@@ -12,7 +12,7 @@ from typing import Any
 
 class _Door:
     def __getattr__(self, name: str) -> Any:
-        from titan_lab.job_engine import TitanEngine
+        from titan_lab.jobs.engine import TitanEngine
 
         return getattr(TitanEngine, name)
 

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from titan_lab.clock import duration, instant, iso
 from titan_lab.errors import JobError, MissingExtra, nearest
-from titan_lab.job_parameters import Parameter, parameters_of, redact, resolve
-from titan_lab.job_record import (
+from titan_lab.jobs.parameters import Parameter, parameters_of, redact, resolve
+from titan_lab.jobs.record import (
     CODES,
     FAILED,
     JobRun,
@@ -49,7 +49,7 @@ from titan_lab.notebook.glue import glued
 from titan_lab.paths import ROOT_VARIABLE, project_root
 
 if TYPE_CHECKING:
-    from titan_lab.job_engine import Watch
+    from titan_lab.jobs.engine import Watch
 
 
 def jobs(pipelines: str | os.PathLike[str] = "pipelines") -> list[str]:
@@ -223,7 +223,7 @@ def _filled(
 @contextmanager
 def _watched(limit: float | None, progress: Callable[[int, int], None] | None) -> Iterator[Watch]:
     try:
-        from titan_lab.job_engine import Watch
+        from titan_lab.jobs.engine import Watch
     except ImportError as error:
         raise MissingExtra(error.name or "papermill", "run", "running a notebook") from error
     watch = Watch(progress)

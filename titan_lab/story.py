@@ -15,7 +15,8 @@ from titan_lab.clock import Cut, Instant, check_cut, check_version, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
 from titan_lab.notebook import html
-from titan_lab.timeline import Timeline, as_instants
+from titan_lab.states import as_instants
+from titan_lab.timeline import Timeline
 from titan_lab.why import change
 from titan_lab.why.bisect import verdict
 from titan_lab.why.blame import blame_all

@@ -18,6 +18,7 @@
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
     ├── KeepError             a folded history cannot be kept in a folder
+    ├── WriteError            a file cannot be written
     └── JobError              a scheduled notebook cannot start, or failed
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
@@ -123,6 +124,12 @@ class VersionConflict(TitanError):
 
 class KeepError(TitanError, OSError):
     """A folded history cannot be kept in a folder."""
+
+    __str__ = TitanError.__str__
+
+
+class WriteError(TitanError, OSError):
+    """A file cannot be written."""
 
     __str__ = TitanError.__str__
 

@@ -307,6 +307,15 @@ class Aggregate:
         )
 
 
+def declared(aggregate: object) -> None:
+    """Refuse what is no aggregate. Raises DeclarationError."""
+    if not (isinstance(aggregate, type) and issubclass(aggregate, Aggregate)):
+        raise DeclarationError(
+            f"{aggregate!r} is no aggregate",
+            hint="tl.Order, or a class of your own: class Ticket(tl.Aggregate)",
+        )
+
+
 def _event_types_in_sight(reducers: Iterable[Reducer], frame: FrameType) -> dict[str, type[EventType]]:
     """Find the event types that a keyword can name: those beside the class, and beside the events it lists.
 

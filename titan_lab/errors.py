@@ -13,6 +13,7 @@
     ├── PredicateError        a predicate raises, or says neither true nor false
     │   └── NotMonotone       it does not turn true once and for all
     ├── BranchError           a what-if edit that cannot be made
+    ├── StepError             the function of a `step` raises
     ├── SpineError            the frame handed to `asof` cannot be joined
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
@@ -105,6 +106,10 @@ class PredicateError(TitanError, ValueError):
 
 class NotMonotone(PredicateError):
     """A predicate that is searched by halving holds at one moment, and at a later one no more."""
+
+
+class StepError(TitanError, ValueError):
+    """A `step` of an aggregate raises."""
 
 
 class SpineError(TitanError, ValueError):

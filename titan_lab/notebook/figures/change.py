@@ -109,7 +109,7 @@ def explained(
     low, high = float(min(levels)), float(max(levels))
     room = (high - low) * 0.12 or 1.0
     made.update_layout(
-        xaxis={"tickvals": [*places, len(levels)], "range": [-0.7, len(levels) + 0.7],
+        xaxis={"tickvals": [*places, len(levels)], "range": [-0.7, len(levels) + 1.1],
                "ticktext": [_broken(ends[0]), *(safe(name, 22) for name, _, _ in steps), _broken(ends[1])]},
         yaxis={"range": [low - room, high + room], "rangemode": "normal"},
         height=440,

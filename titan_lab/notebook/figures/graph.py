@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 BEGIN, END = "begin", "end"
 EDGES = 24  # a graph of more cannot be followed with the eye
 LAYER = 92  # pixels
+WIDTH = 5.5  # boxes side by side
 WIDE, HIGH = 0.43, 0.25  # half a node's sides, where nodes are 1 apart
 LABEL = (0.62, 0.17)  # how far labels are apart at least, to the right and down
 
@@ -63,7 +64,9 @@ def flow(found: pl.DataFrame, *, edges: int = EDGES, title: str = "What follows 
     bare(made)
     xs, ys = ([place[i] for place in layout.nodes.values()] for i in (0, 1))
     bends = [x for points in layout.edges.values() for x, _ in points]
-    made.update_xaxes(range=[min(xs + bends) - 0.7, max(xs + bends) + 0.8])
+    left, right = min(xs + bends) - 0.7, max(xs + bends) + 0.8
+    room = max(WIDTH - (right - left), 0) / 2  # so that the boxes of a small graph are no larger than others
+    made.update_xaxes(range=[left - room, right + room])
     made.update_yaxes(range=[max(ys) + 0.45, min(ys) - 0.45])
     made.update_layout(
         height=110 + int(LAYER * (max(ys) + 0.9)), hovermode="closest", showlegend=False, margin={"b": 12}
@@ -338,4 +341,4 @@ def _rounded(x: float, y: float) -> str:
 
 
 def _round(x: float, y: float) -> dict[str, float]:
-    return {"x0": x - 0.24, "x1": x + 0.24, "y0": y - HIGH, "y1": y + HIGH}
+    return {"x0": x - 0.3, "x1": x + 0.3, "y0": y - HIGH, "y1": y + HIGH}

@@ -55,6 +55,7 @@ def dwell(found: pl.DataFrame, lengths: pl.DataFrame, *, title: str = "How long 
     made = figure(title, "how long", "", note)
     colours = colour_of(row["state"] for row in rows)
     edges = _edges(counts)
+    left, right = min(edges.values()), max(edges.values()) + 0.25
     for place, row in enumerate(rows):
         part = counts.filter(pl.col("state") == row["state"]).rows(named=True)
         most = max(one["finished"] + one["open"] for one in part)
@@ -89,8 +90,7 @@ def dwell(found: pl.DataFrame, lengths: pl.DataFrame, *, title: str = "How long 
         made.add_shape(
             type="line", x0=0, x1=1, xref="paper", y0=bottom, y1=bottom, line={"color": INK, "width": 0.5}
         )
-        _median(made, row, bottom)
-    left, right = min(edges.values()), max(edges.values()) + 0.25
+        _median(made, row, bottom, right - 0.2 * (right - left))
     shown_marks = {
         label: log10(seconds) for label, seconds in MARKS.items() if left - 0.1 <= log10(seconds) <= right
     }
@@ -100,18 +100,18 @@ def dwell(found: pl.DataFrame, lengths: pl.DataFrame, *, title: str = "How long 
         barmode="overlay",
         xaxis={"range": [left, right], "showgrid": True,
                "tickvals": [shown_marks[label] for label in thin], "ticktext": thin},
-        yaxis={"range": [-0.05, len(rows)], "showgrid": False, "fixedrange": True,
+        yaxis={"range": [-0.05, len(rows) + 0.1], "showgrid": False, "fixedrange": True,
                "tickvals": [len(rows) - 1 - place + 0.35 for place in range(len(rows))],
                "ticktext": [f"{safe(row['state'], 22)}<br>{row['entered']:,}" for row in rows]},
     )  # fmt: skip
     return made
 
 
-def _median(made: go.Figure, row: dict, bottom: int) -> None:
+def _median(made: go.Figure, row: dict, bottom: int, edge: float) -> None:
     """Mark the median of those that are over and those that are not (Kaplan and Meier)."""
     if row["median"] is None:
         made.add_annotation(
-            x=0.005, xref="paper", y=bottom + 0.8, text=f"{row['open']:,} not over: no median yet",
+            x=0.005, xref="paper", y=bottom + 0.92, text=f"{row['open']:,} not over: no median yet",
             showarrow=False, xanchor="left", font={"size": 11},
         )  # fmt: skip
         return
@@ -126,7 +126,7 @@ def _median(made: go.Figure, row: dict, bottom: int) -> None:
     )
     made.add_annotation(
         x=where, y=bottom + 0.9, text=f"median {lasting(row['median'])}", showarrow=False,
-        xanchor="left", xshift=4, font={"size": 11},
+        xanchor="right" if where > edge else "left", xshift=-4 if where > edge else 4, font={"size": 11},
     )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def variants(
     kept = leading(sizes)
     names = by_custom(kept) + ([REST] if len(kept) < len(sizes) else [])
     colours = colour_of(kept) | {REST: OTHERS[-1]}
-    made = figure(title, "", "", f"{len(found):,} ways of {found['count'].sum():,} lives")
+    made = figure(title, "", "", f"ways: {len(found):,}, lives: {found['count'].sum():,}")
     for name in names:
         steps = [
             (row, place, kind, times)
@@ -147,7 +147,7 @@ def funnel(counted: pl.DataFrame, *, title: str = "How far they come") -> go.Fig
         bargap=0.28,
         yaxis={"tickvals": [*range(1, len(names) + 1)], "ticktext": [safe(name) for name in names],
                "range": [len(names) + 0.5, 0.5], "showgrid": False},
-        xaxis={"range": [0, most * 1.32], "showgrid": True},
+        xaxis={"range": [0, most * 1.4], "showgrid": True},
     )  # fmt: skip
     return made
 

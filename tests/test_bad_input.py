@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import titan_lab as tl
 from titan_lab.errors import (
     BranchError,
+    DeclarationError,
     EventsError,
     InstantError,
     NoSuchAggregate,
@@ -23,6 +25,7 @@ from titan_lab.errors import (
     SchemaTooNew,
     SpineError,
     UnknownScheme,
+    WriteError,
 )
 from titan_lab.event import EVENTS
 from titan_lab.kinds import Misfit
@@ -45,6 +48,34 @@ def created(aggregate_id: str, payload: str, version: int = 1, metadata: str | N
 @pytest.fixture
 def book() -> Any:
     return log_of(GOOD).fold(tl.Order)
+
+
+# --- things of another kind ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "told"),
+    [
+        (lambda log, book: log.fold(5), DeclarationError, "5 is no aggregate"),
+        (lambda log, book: log.fold(dict), DeclarationError, "<class 'dict'> is no aggregate"),
+        (lambda log, book: book.branch().refold(5), DeclarationError, "5 is no aggregate"),
+        (lambda log, book: book.branch().compare(5), BranchError, "compares with a book, not with a int"),
+        (lambda log, book: book.branch().edit(set=["total"]), BranchError, "sets nothing"),
+        (lambda log, book: book.branch().insert(5), BranchError, "what is inserted is a int, no frame"),
+        (lambda log, book: log.to_ocel("x", objects={"user": 5}), EventsError, "5 is no field"),
+        (lambda log, book: book.asof(5), SpineError, "the spine is a int, no frame"),
+        (lambda log, book: tl.from_frame(5), EventsError, "what is given as events is a int, no frame"),
+        (lambda log, book: log.to_csv("."), WriteError, "cannot be written"),
+        (lambda log, book: log.to_xes("README.md/x.xes"), WriteError, "cannot be written"),
+    ],
+    ids=lambda value: "" if callable(value) else str(value),
+)
+def test_it_is_told_what_was_given_and_what_to_give(ask: Any, error: type, told: str) -> None:
+    """Not by an AttributeError from deep inside."""
+    log = log_of(GOOD)
+    with pytest.raises(error, match=re.escape(told)) as caught:
+        ask(log, log.fold(tl.Order))
+    assert caught.value.hint
 
 
 # --- instants ----------------------------------------------------------------------------------------------

@@ -366,6 +366,38 @@ def test_planted_a_waterfall_that_loses_the_others_is_noticed(book, monkeypatch)
         test_a_waterfall_adds_up_to_the_last_cent(book, "user_id")
 
 
+def test_what_says_who_somebody_is_is_masked():
+    """Groups of a column of addresses, and a card number in a finding, are not drawn as they are."""
+
+    class Moved(tl.EventType):
+        email: str
+
+    class Paid(tl.EventType):
+        amount: Decimal
+
+    class Customer(tl.Aggregate):
+        email = tl.latest(Moved)
+        spent = tl.total_of(Paid, "amount")
+
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    rows = [
+        ("c-1", 1, "Moved", '{"email": "ann@example.org"}', start),
+        ("c-1", 2, "Paid", '{"amount": "3.00"}', start),
+    ]
+    names = ["aggregate_id", "version", "event_type", "payload", "timestamp"]
+    book = tl.from_frame(pl.DataFrame(rows, schema=names, orient="row")).fold(Customer)
+    made = [
+        book.plot.states("1d", by="email"),
+        book.plot.dwell("email"),
+        book.plot.funnel(["Moved", "Paid"], by="email"),
+        book.plot.explain("spent", "2024-12-31", "2025-01-02", by="email"),
+    ]
+
+    for figure in made:
+        assert "ann@" not in figure.to_json()
+        assert "(masked)" in figure.to_json()
+
+
 def test_a_history_without_events_gives_figures_that_say_so():
     """A sentence, and no crash."""
     empty = pl.DataFrame(

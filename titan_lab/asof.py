@@ -13,6 +13,7 @@ import polars as pl
 
 from titan_lab.errors import SpineError, nearest
 from titan_lab.event import as_text
+from titan_lab.frames import as_frame
 from titan_lab.marks import marks, nulls
 
 BITS = np.uint64(64)
@@ -23,12 +24,7 @@ def spine_frame(spine: Any, on: str, by: str) -> pl.DataFrame:
 
     Raises SpineError for a missing column and for moments without a zone.
     """
-    if isinstance(spine, pl.LazyFrame):
-        spine = spine.collect()
-    try:
-        frame = spine if isinstance(spine, pl.DataFrame) else pl.DataFrame(spine)
-    except (TypeError, ValueError) as error:
-        raise SpineError(f"the spine is a {type(spine).__name__}, no frame: {error}") from error
+    frame = as_frame(spine, "the spine", SpineError)
     for name, argument in ((on, "on"), (by, "by")):
         if name not in frame.columns:
             raise SpineError(

@@ -21,7 +21,8 @@ from titan_lab.notebook import figures, html
 from titan_lab.parallel import each, joined, spans
 from titan_lab.reducers import machine
 from titan_lab.rows import PIECE
-from titan_lab.timeline import Timeline, as_instants
+from titan_lab.states import as_instants
+from titan_lab.timeline import Timeline
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -12,7 +12,8 @@ from titan_lab.clock import Instant, micros
 from titan_lab.errors import DeclarationError
 from titan_lab.event import TIMESTAMP
 from titan_lab.parallel import each
-from titan_lab.timeline import Timeline, as_instants
+from titan_lab.states import as_instants
+from titan_lab.timeline import Timeline
 
 MEDIAN, P90 = 0.5, 0.1  # the shares of stays that are longer
 HAIR = 1e-9  # a product of shares that should be 0.5 may come out a little above

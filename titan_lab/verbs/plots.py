@@ -92,7 +92,9 @@ class Plots:
         >>> book.plot.dwell().layout.title.text
         'How long they stay'
         """
-        return figures.dwell(self._book.dwell(column, until), spread(self._book, column, until))
+        return figures.dwell(
+            self._book.dwell(column, until), spread(self._book, column, until), column=column
+        )
 
     def funnel(
         self,

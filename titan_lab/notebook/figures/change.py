@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from titan_lab.notebook.figures.family import (
     see_through,
 )
 from titan_lab.notebook.html import shown
+from titan_lab.notebook.masked import masked
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -55,7 +57,7 @@ def explained(
     kept = found.head(top)
     kept = kept.sort(by) if days else kept
     steps = [
-        ("no value" if key is None else f"{key:%d %b}" if days else str(key), Decimal(change), events)
+        (_key(key, by), Decimal(change), events)
         for key, change, events in kept.select(by, "change", "events").iter_rows()
     ]
     rest = found.slice(top)
@@ -161,6 +163,12 @@ def comparison(found: Any, *, title: str | None = None) -> go.Figure:
                "title": {"text": safe(f"left {found.names[0]}, right {found.names[1]}", SENTENCE)}},
     )  # fmt: skip
     return made
+
+
+def _key(key: Any, by: str) -> str:
+    if isinstance(key, date):
+        return f"{key:%d %b}"
+    return "no value" if key is None else str(masked(key, by))
 
 
 def _told(before: Decimal, after: Decimal, events: int) -> str:

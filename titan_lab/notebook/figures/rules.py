@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from titan_lab.notebook.figures.family import DOWN, SENTENCE, UP, empty, figure, safe
+from titan_lab.notebook.masked import masked
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -61,7 +62,7 @@ def conformance(found: Any, *, title: str | None = None) -> go.Figure:
 def _examples(findings: pl.DataFrame, kind: str) -> str:
     some = findings.filter(pl.col("kind") == kind).head(EXAMPLES)
     lines = [
-        f"<br>{safe(one)}, version {version}: {safe(detail, SENTENCE)}"
+        f"<br>{safe(one)}, version {version}: {safe(masked(detail), SENTENCE)}"
         for one, version, detail in some.select("aggregate_id", "version", "detail").iter_rows()
     ]
     return "".join(lines)

@@ -20,6 +20,7 @@ from titan_lab.notebook.figures.family import (
     safe,
     see_through,
 )
+from titan_lab.notebook.masked import masked
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,13 +34,15 @@ MARKS = {
 }  # fmt: skip
 
 
-def dwell(found: pl.DataFrame, lengths: pl.DataFrame, *, title: str = "How long they stay") -> go.Figure:
+def dwell(
+    found: pl.DataFrame, lengths: pl.DataFrame, *, column: str = "status", title: str = "How long they stay"
+) -> go.Figure:
     """Draw for each state how long stays in it last, on an axis that grows by powers of ten.
 
     found: `book.dwell(...)`, for the medians. lengths: how many stays are how long, as `book.plot.dwell()`
     counts them: state, from and to Duration(us) (inclusive and exclusive; of the last, null), finished and
     open Int64. Stays that are not over lie on top, faint: they are at least that long. Each row is scaled by
-    itself. Of more than 12 states those with most stays are drawn.
+    itself. Of more than 12 states those with most stays are drawn. column: whose states they are.
     """
     need(found, "state", "entered", "finished", "open", "median", source="book.dwell(...)")
     need(lengths, "state", "from", "to", "finished", "open", source="mining.dwell.spread(...)")
@@ -71,12 +74,12 @@ def dwell(found: pl.DataFrame, lengths: pl.DataFrame, *, title: str = "How long 
                 base=base,
                 offset=0,
                 width=[(end - start) * 0.96 for start, end in zip(starts, ends, strict=True)],
-                name=f"{safe(row['state'])}, {name}",
+                name=f"{safe(masked(row['state'], column))}, {name}",
                 showlegend=False,
                 marker={"color": see_through(colours[row["state"]], fill), "line": {"width": 0}},
                 customdata=[
                     [
-                        safe(row["state"], SENTENCE),
+                        safe(masked(row["state"], column), SENTENCE),
                         _span(one["from"], one["to"]),
                         f"{one['finished']:,}",
                         f"{one['open']:,}",
@@ -102,7 +105,7 @@ def dwell(found: pl.DataFrame, lengths: pl.DataFrame, *, title: str = "How long 
                "tickvals": [shown_marks[label] for label in thin], "ticktext": thin},
         yaxis={"range": [-0.05, len(rows) + 0.1], "showgrid": False, "fixedrange": True,
                "tickvals": [len(rows) - 1 - place + 0.35 for place in range(len(rows))],
-               "ticktext": [f"{safe(row['state'], 22)}<br>{row['entered']:,}" for row in rows]},
+               "ticktext": [f"{safe(masked(r['state'], column), 22)}<br>{r['entered']:,}" for r in rows]},
     )  # fmt: skip
     return made
 

@@ -23,6 +23,7 @@ from titan_lab.notebook.figures.family import (
     see_through,
     utc,
 )
+from titan_lab.notebook.masked import masked
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -68,7 +69,7 @@ def states_over_time(
             y=part[measure]
             .cast(pl.Float64 if part[measure].dtype.is_decimal() else part[measure].dtype)
             .to_numpy(),
-            name=safe(name or measure),
+            name=safe(masked(name, by or "") or measure),
             stackgroup="states",
             mode="lines",
             line={"shape": "hv", "width": 0.6, "color": colours[name]},

@@ -20,6 +20,7 @@ from titan_lab.notebook.figures.family import (
     percent,
     safe,
 )
+from titan_lab.notebook.masked import masked
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -129,7 +130,7 @@ def funnel(counted: pl.DataFrame, *, title: str = "How far they come") -> go.Fig
         rows = part.rows(named=True)
         made.add_bar(
             orientation="h",
-            name=safe(name),
+            name=safe(masked(name, by or "")),
             showlegend=by is not None,
             x=[row["count"] for row in rows],
             y=[row["step"] for row in rows],

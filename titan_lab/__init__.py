@@ -77,6 +77,16 @@ def __dir__() -> list[str]:
     return __all__
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Answer to ``%load_ext titan_lab``: it adds %titan, %at, %order, %diff and %%titan_sql."""
+    import_module("titan_lab.notebook.magics").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Answer to ``%unload_ext titan_lab``."""
+    import_module("titan_lab.notebook.magics").unload(shell)
+
+
 if TYPE_CHECKING:
     from titan_lab.clock import instant as instant
     from titan_lab.connect import from_frame as from_frame

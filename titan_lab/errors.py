@@ -19,7 +19,12 @@
     ├── VersionConflict       another event already has this place
     ├── KeepError             a folded history cannot be kept in a folder
     ├── WriteError            a file cannot be written
+    ├── QueryError            a question in SQL that cannot be asked, or fails
+    ├── MagicError            a notebook's %magic was called with what it does not understand
+    ├── NotebookError         a notebook cannot be checked or refreshed
     └── JobError              a scheduled notebook cannot start, or failed
+        ├── Locked            somebody else runs this job for this instant
+        └── LedgerError       the ledger of runs cannot be used, or has no such run
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
 built from stays on the error as `data`, for programs.
@@ -134,8 +139,28 @@ class WriteError(TitanError, OSError):
     __str__ = TitanError.__str__
 
 
+class QueryError(TitanError, ValueError):
+    """A question in SQL cannot be asked, or fails."""
+
+
+class MagicError(TitanError, ValueError):
+    """A magic was called with arguments that it does not understand, or on a book that is not there."""
+
+
+class NotebookError(TitanError):
+    """A notebook cannot be checked or refreshed."""
+
+
 class JobError(TitanError):
     """A scheduled notebook cannot start, or failed."""
+
+
+class Locked(JobError):
+    """Somebody else runs this job for this instant right now."""
+
+
+class LedgerError(JobError):
+    """The ledger of runs cannot be reached or written, or has no such run."""
 
 
 def nearest(wanted: str, known: Iterable[str], label: str = "Did you mean") -> str | None:

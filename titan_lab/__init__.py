@@ -51,11 +51,13 @@ _PUBLIC = {
     "largest": "reducers",
     "latest": "reducers",
     "machine": "reducers",
+    "mask": "notebook.masked",
     "open": "connect:open_log",
     "run_job": "jobs.run",
     "smallest": "reducers",
     "step": "reducers",
     "total_of": "reducers",
+    "unmasked": "notebook.masked",
     "upcaster": "upcast",
 }
 
@@ -95,6 +97,8 @@ if TYPE_CHECKING:
     from titan_lab.fold import Check as Check
     from titan_lab.jobs.run import run_job as run_job
     from titan_lab.log import EventLog as EventLog
+    from titan_lab.notebook.masked import mask as mask
+    from titan_lab.notebook.masked import unmasked as unmasked
     from titan_lab.orders.events import ItemsReturned as ItemsReturned
     from titan_lab.orders.events import OrderCancelled as OrderCancelled
     from titan_lab.orders.events import OrderCorrected as OrderCorrected

@@ -13,6 +13,7 @@
     ├── PredicateError        a predicate raises, or says neither true nor false
     │   └── NotMonotone       it does not turn true once and for all
     ├── BranchError           a what-if edit that cannot be made
+    ├── StepError             the function of a `step` raises
     ├── SpineError            the frame handed to `asof` cannot be joined
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
@@ -23,6 +24,8 @@
     ├── MagicError            a notebook's %magic was called with what it does not understand
     ├── NotebookError         a notebook cannot be checked or refreshed
     └── JobError              a scheduled notebook cannot start, or failed
+        ├── Locked            somebody else runs this job for this instant
+        └── LedgerError       the ledger of runs cannot be used, or has no such run
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
 built from stays on the error as `data`, for programs.
@@ -105,6 +108,10 @@ class NotMonotone(PredicateError):
     """A predicate that is searched by halving holds at one moment, and at a later one no more."""
 
 
+class StepError(TitanError, ValueError):
+    """A `step` of an aggregate raises."""
+
+
 class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
 
@@ -151,6 +158,14 @@ class NotebookError(TitanError):
 
 class JobError(TitanError):
     """A scheduled notebook cannot start, or failed."""
+
+
+class Locked(JobError):
+    """Somebody else runs this job for this instant right now."""
+
+
+class LedgerError(JobError):
+    """The ledger of runs cannot be reached or written, or has no such run."""
 
 
 def nearest(wanted: str, known: Iterable[str], label: str = "Did you mean") -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, look, runs, why
+from titan_lab.cli import bring, jobs, look, notebooks, runs, why
 from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, LOCKED, NO_ANSWER
 from titan_lab.errors import Locked, NoSuchAggregate, TitanError
 
@@ -46,7 +46,17 @@ def demo() -> None:
     demo()
 
 
-for command in (look.inspect, look.at, why.diff, why.blame, why.explain, bring.import_, jobs.run, runs.jobs):
+for command in (
+    look.inspect,
+    look.at,
+    why.diff,
+    why.blame,
+    why.explain,
+    bring.import_,
+    jobs.run,
+    runs.jobs,
+    notebooks.nb,
+):
     titan.add_command(command)
 
 

@@ -198,7 +198,7 @@ class Comparison:
         return each(one, self._suspects, len(self._ids))
 
     def __repr__(self) -> str:
-        ours, theirs = self._names
+        ours, theirs = map(html.line, self._names)
         when = "" if self._moment is None else f" at {iso(from_micros(self._moment))}"
         return (
             f"<Comparison of {theirs} with {ours}{when}: {self.touched:,} touched, {self.changed:,} changed,"

@@ -219,7 +219,7 @@ class Story:
 
     def __repr__(self) -> str:
         name = f"{self.aggregate.__name__} {self.aggregate_id}"
-        return f"<Story of {name}: {len(self):,} events, now {self.now}>"
+        return f"<Story of {html.line(name, 'id')}: {len(self):,} events, now {self.now}>"
 
     def _repr_html_(self) -> str:
         typed, rows = self.book.typed, self._rows[-SHOWN:]

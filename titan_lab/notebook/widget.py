@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any, Final
 
 from titan_lab.errors import MissingExtra
-from titan_lab.notebook.html import Html
+from titan_lab.notebook.html import Html, line
 
 MEDIA_TYPE: Final = "application/vnd.titan-lab.scrubber+json"
 
@@ -40,7 +40,7 @@ class Scrubber:
         return int(self.widget.place)
 
     def __repr__(self) -> str:
-        return f"<Scrubber of {self.said}>"
+        return f"<Scrubber of {line(self.said, 'id')}>"
 
     def _repr_html_(self) -> str:
         return str(self.table)

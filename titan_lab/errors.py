@@ -19,6 +19,8 @@
     ├── VersionConflict       another event already has this place
     ├── KeepError             a folded history cannot be kept in a folder
     └── JobError              a scheduled notebook cannot start, or failed
+        ├── Locked            somebody else runs this job for this instant
+        └── LedgerError       the ledger of runs cannot be used, or has no such run
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
 built from stays on the error as `data`, for programs.
@@ -129,6 +131,14 @@ class KeepError(TitanError, OSError):
 
 class JobError(TitanError):
     """A scheduled notebook cannot start, or failed."""
+
+
+class Locked(JobError):
+    """Somebody else runs this job for this instant right now."""
+
+
+class LedgerError(JobError):
+    """The ledger of runs cannot be reached or written, or has no such run."""
 
 
 def nearest(wanted: str, known: Iterable[str], label: str = "Did you mean") -> str | None:

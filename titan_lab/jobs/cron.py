@@ -22,7 +22,7 @@ from titan_lab.errors import JobError, MissingExtra
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-SECOND = timedelta(seconds=1)
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 
 
 class Rule:
@@ -48,12 +48,10 @@ class Rule:
     def after(self, moment: Instant) -> Iterator[datetime]:
         """Give the instants at which it is due, later than a moment, one after the other, in UTC."""
         last = instant(moment)
-        # Within an hour that comes again, a rule begins with what was due the first time. And a day that has
-        # no midnight begins with it all the same, which a rule with a star is not moved out of.
-        for found in self._steps(last):
-            due = found.astimezone(UTC)
-            if due > last and (_exists(found) or self._from(due) == due):
-                yield due
+        by_the_clock = not any(part.startswith("*") for part in self.cron.split()[:2])
+        found = self._at_a_time(last) if by_the_clock else self._as_it_goes_by(last)
+        # Within an hour that comes again, a rule begins with what was due the first time.
+        return (due for due in found if due > last)
 
     def between(self, after: Instant, until: Instant) -> Iterator[datetime]:
         """Give the instants at which it is due, later than `after` and up to `until`, in UTC."""
@@ -95,8 +93,41 @@ class Rule:
         """Say the rule in English."""
         return str(self._steps(datetime(2025, 1, 1, tzinfo=UTC)).explain())
 
-    def _from(self, moment: datetime) -> datetime:
-        return next(self._steps(moment - SECOND)).astimezone(UTC)
+    def _at_a_time(self, last: datetime) -> Iterator[datetime]:
+        for found in self._steps(last.astimezone(zone_of(self.zone))):
+            yield found.astimezone(UTC)
+
+    def _as_it_goes_by(self, last: datetime) -> Iterator[datetime]:
+        # Cronsim begins each day at its midnight, which not every day has. Until its offset changes, though,
+        # a zone's clocks are as good as naive ones, so each such stretch is stepped through by itself.
+        seen, begin = last, last
+        while True:
+            offset, change = self._offset(seen), None
+            for wall in self._steps((begin + offset).replace(tzinfo=None)):
+                due = wall.replace(tzinfo=UTC) - offset
+                if change := self._change(seen, due):
+                    break
+                seen = due
+                yield due
+            if change is None:  # never again
+                return
+            seen, begin = change, change - SECOND
+
+    def _change(self, after: datetime, until: datetime) -> datetime | None:
+        """Find the first second after one moment and up to another at which the offset is another."""
+        offset = self._offset(after)
+        while after < until:
+            later = min(after + DAY, until)
+            if self._offset(later) != offset:
+                while later - after > SECOND:
+                    middle = after + (later - after) / 2
+                    after, later = (middle, later) if self._offset(middle) == offset else (after, middle)
+                return later.replace(microsecond=0)
+            after = later
+        return None
+
+    def _offset(self, moment: datetime) -> timedelta:
+        return moment.astimezone(zone_of(self.zone)).utcoffset() or timedelta()
 
     def _steps(self, start: datetime) -> CronSim:
         try:
@@ -104,17 +135,11 @@ class Rule:
         except ImportError as error:
             raise MissingExtra("cronsim", "run", "a schedule") from error
         try:
-            return CronSim(self.cron, start.astimezone(zone_of(self.zone)))
+            return CronSim(self.cron, start)
         except CronSimError as error:
             raise JobError(
                 f"{self.cron!r} is no cron rule: {error}".replace("Bad ", "its "), hint=_HINT
             ) from error
-
-
-def _exists(moment: datetime) -> bool:
-    """Tell whether the clocks of its zone ever show it."""
-    again = moment.astimezone(UTC).astimezone(moment.tzinfo)
-    return again.replace(tzinfo=None) == moment.replace(tzinfo=None)
 
 
 _HINT = "minute hour day-of-month month day-of-week, such as '0 6 * * MON-FRI'"

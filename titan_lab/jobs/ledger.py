@@ -1,0 +1,454 @@
+"""The ledger: every run of every job, with how it ended; and one run at a time for a job and an instant.
+
+    ledger = Ledger()                                   # runs/ledger.db, or what TITAN_LEDGER names
+    with ledger.claim("daily_orders", "2025-01-15") as attempt:
+        ledger.begin(record)
+        ...
+        ledger.finish(record)
+    ledger.runs(status="failed", since="2025-01-01")    # a frame, newest first
+
+A row is made of the run's own record and of nothing else; no status is read off a notebook. A run whose
+process was killed cannot say so itself. Its lock is gone with the process, and whoever claims or lists next
+finds the row without one and writes `died`.
+
+SQLite by default, for one machine: the lock is a file lock beside the ledger. PostgreSQL by URL, for many:
+the lock is a session's advisory lock. SQLAlchemy takes half a second to import, so it is imported on first
+use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from titan_lab.clock import Instant, instant, iso
+from titan_lab.errors import LedgerError, Locked, MissingExtra, nearest
+from titan_lab.jobs.locks import FileLocks, Locks, ServerLocks
+from titan_lab.jobs.parameters import redact
+from titan_lab.paths import project_root
+
+if TYPE_CHECKING:
+    import polars as pl
+    from sqlalchemy import Connection, Engine, Select, Table
+
+LEDGER_VARIABLE: Final = "TITAN_LEDGER"
+STATUSES: Final = ("running", "ok", "nothing", "failed", "timeout", "died", "interrupted")
+DONE: Final = ("ok", "nothing")  # what need not be run again for the same instant
+_STRUCTURED: Final = ("basis", "outputs", "parameters", "results")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The right to run one job for one instant, while a claim holds."""
+
+    job: str
+    scheduled: datetime  # the instant the run is about, aware UTC
+    number: int  # 1 for the first run of this job for this instant
+    succeeded: bool  # an earlier attempt ended `ok` or `nothing`
+
+
+class Ledger:
+    """Keep what became of every run, in SQLite or PostgreSQL.
+
+    url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`; without one what the environment
+    variable TITAN_LEDGER names, else `ledger.db` in the folder of runs. Nothing is made before the first run.
+    runs: the folder of runs, which the paths in `outputs` start at; a relative one lies in the project.
+
+    Raises LedgerError for a URL of another kind, and whenever the database cannot be reached or written.
+    """
+
+    def __init__(self, url: str | None = None, *, runs: str | os.PathLike[str] = "runs") -> None:
+        self.folder = Path(runs) if Path(runs).is_absolute() else project_root() / runs
+        given = url or os.environ.get(LEDGER_VARIABLE) or f"sqlite:///{self.folder / 'ledger.db'}"
+        scheme, _, rest = given.partition("://")
+        self._file: Path | None = None
+        if scheme == "sqlite" and rest.startswith("/") and rest != "/":
+            self._file = project_root() / rest[1:]  # an absolute path replaces the root
+            given = f"sqlite:///{self._file}"
+        elif scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+            given = f"postgresql+psycopg://{rest}"
+        else:
+            raise LedgerError(
+                f"{redact(given)!r} is no place for a ledger",
+                hint="sqlite:///runs/ledger.db or postgresql://USER@HOST/DATABASE "
+                f"(as an argument or in {LEDGER_VARIABLE})",
+            )
+        self._url = given
+        self._made = False
+
+    @property
+    def url(self) -> str:
+        """Give where the ledger is, without what is secret in it."""
+        return redact(self._url.partition("?")[0])
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.url!r})"
+
+    # --- WRITING -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def claim(self, job: str, scheduled: Instant) -> Iterator[Attempt]:
+        """Hold the one right to run a job for an instant, while the block runs.
+
+        Raises Locked, naming the run, its process and since when, where somebody else holds it: another
+        thread, another process, another scheduler. The right ends with the process that has it, however that
+        ends.
+        """
+        moment = instant(scheduled)
+        self._make()
+        with ExitStack() as held:
+            with _told(self):
+                mine = held.enter_context(self._locks.hold(_name(job, moment)))
+            if not mine:
+                raise self._locked(job, moment)
+            self._settle(job, moment, mine=True)
+            earlier = self.attempts(job, moment)
+            number = max(earlier["attempt"].to_list(), default=0) + 1
+            yield Attempt(job, moment, number, any(s in DONE for s in earlier["status"]))
+
+    def begin(self, record: Mapping[str, Any]) -> None:
+        """Enter a run that starts now, from its record."""
+        self._make()
+        with self._connection() as connection:
+            connection.execute(_runs().insert().values(_row(record)))
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Write how a run ended, from its record."""
+        row = _row(record)
+        with self._connection() as connection:
+            table = _runs()
+            connection.execute(table.update().where(table.c.run_id == row.pop("run_id")).values(row))
+
+    # --- READING -----------------------------------------------------------------------------------------
+
+    def runs(
+        self,
+        job: str | None = None,
+        status: str | None = None,
+        since: Instant | None = None,
+        limit: int | None = None,
+    ) -> pl.DataFrame:
+        """List runs, newest first by when they started, then by run_id.
+
+        job, status: only these. since: started at this instant or later. limit: at most so many.
+
+        Returns run_id, job String; scheduled Datetime[us, UTC], the instant the run is about; attempt Int64,
+        from 1; status String; exit_code Int64, null while running and after `kill -9`; started, finished
+        Datetime[us, UTC]; error String, a sentence; failing_cell Int64, from 0; basis, parameters, results
+        String, as JSON; outputs List[String], paths from the folder of runs on; revision String; pid Int64;
+        host String; pruned Datetime[us, UTC], when its files were removed.
+
+        Raises LedgerError for a status that none can have.
+        """
+        if status is not None and status not in STATUSES:
+            raise LedgerError(
+                f"no run can have the status {status!r}",
+                hint=nearest(status, STATUSES) or f"there are {', '.join(STATUSES)}",
+            )
+        self._settle(job)
+        c, conditions = _runs().c, []
+        if job is not None:
+            conditions.append(c.job == job)
+        if status is not None:
+            conditions.append(c.status == status)
+        if since is not None:
+            conditions.append(c.started >= instant(since))
+        chosen = _runs().select().where(*conditions).order_by(c.started.desc(), c.run_id.desc()).limit(limit)
+        return _frame(self._rows(chosen))
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Give one run as a dict with the columns of `runs`, those of JSON read; a unique beginning will do.
+
+        Raises LedgerError where no run is called so, or several are.
+        """
+        self._settle()
+        c = _runs().c
+        found = self._rows(_runs().select().where(c.run_id.startswith(run_id, autoescape=True)).limit(9))
+        exact = [row for row in found if row["run_id"] == run_id] or found
+        if len(exact) != 1:
+            names = [row["run_id"] for row in exact] or self.runs(limit=200)["run_id"].to_list()
+            raise LedgerError(
+                f"{len(found)} runs begin with {run_id!r}" if found else f"there is no run {run_id!r}",
+                hint=f"they are {', '.join(names)}"
+                if found
+                else nearest(run_id, names) or "titan jobs list shows them",
+                run_id=run_id,
+            )
+        return exact[0]
+
+    def last_success(self, job: str) -> dict[str, Any] | None:
+        """Give the run that ended `ok` or `nothing` for the latest scheduled instant; None without one."""
+        c = _runs().c
+        chosen = _runs().select().where(c.job == job, c.status.in_(DONE))
+        found = self._rows(chosen.order_by(c.scheduled.desc(), c.attempt.desc()).limit(1))
+        return found[0] if found else None
+
+    def attempts(self, job: str, scheduled: Instant) -> pl.DataFrame:
+        """List all runs of a job for one instant, the first attempt first; columns as in `runs`."""
+        moment = instant(scheduled)
+        self._settle(job, moment)
+        c = _runs().c
+        chosen = _runs().select().where(c.job == job, c.scheduled == moment)
+        return _frame(self._rows(chosen.order_by(c.attempt)))
+
+    def holder(self, job: str, scheduled: Instant) -> dict[str, Any] | None:
+        """Give the run that holds a job's instant now; None when it is free. Writes nothing."""
+        moment = instant(scheduled)
+        if not self._there() or not self._locks.held(_name(job, moment)):
+            return None
+        c = _runs().c
+        chosen = _runs().select().where(c.job == job, c.scheduled == moment, c.status == "running")
+        found = self._rows(chosen.order_by(c.attempt.desc()).limit(1))
+        return found[0] if found else {"run_id": None, "pid": None, "host": None, "started": None}
+
+    # --- WHAT A DEAD PROCESS LEFT ------------------------------------------------------------------------
+
+    def _settle(self, job: str | None = None, moment: datetime | None = None, *, mine: bool = False) -> None:
+        """Write `died` for runs that are "running" without a lock (or under mine, which no other can have).
+
+        A run is entered after its lock is taken, and its end before the lock is freed: a row without a lock
+        is either dead, or finished since it was read, and then it is no more "running" when written.
+        """
+        c = _runs().c
+        chosen = _runs().select().where(c.status == "running")
+        if job is not None:
+            chosen = chosen.where(c.job == job)
+        if moment is not None:
+            chosen = chosen.where(c.scheduled == moment)
+        for row in self._rows(chosen):
+            if mine or not self._locks.held(_name(row["job"], row["scheduled"])):
+                self._bury(row)
+
+    def _bury(self, row: dict[str, Any]) -> None:
+        told = f"its process ({row['pid']} on {row['host']}) was killed, or the machine stopped"
+        c = _runs().c
+        with self._connection() as connection:
+            connection.execute(
+                _runs()
+                .update()
+                .where(c.run_id == row["run_id"], c.status == "running")
+                .values(status="died", error=told)
+            )
+
+    def _locked(self, job: str, moment: datetime) -> Locked:
+        holder = self.holder(job, moment) or {"run_id": None, "pid": None, "started": None}
+        about = f"{job} for {iso(moment)}"
+        if holder["run_id"] is None:
+            told = f"{about} has just been taken by another process"
+        else:
+            since = iso(holder["started"].replace(microsecond=0))
+            told = f"{about} is being run by process {holder['pid']} on {holder['host']} since {since}"
+            told += f" ({holder['run_id']})"
+        return Locked(
+            told,
+            hint="wait for it to end, or end it; a killed one frees its place at once",
+            job=job,
+            scheduled=moment,
+            run_id=holder["run_id"],
+            pid=holder["pid"],
+            since=holder["started"],
+        )
+
+    # --- THE DATABASE ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _engine(self) -> Engine:
+        try:
+            from sqlalchemy import NullPool, create_engine, event
+        except ImportError as error:
+            raise MissingExtra("sqlalchemy", "run", "the ledger of runs") from error
+        options: dict[str, Any]
+        if self._file:
+            options = {"timeout": 60}
+        else:
+            # A run may take hours in which the session that holds its lock says nothing.
+            options = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+            options |= {"connect_timeout": 10, "application_name": "titan_lab ledger"}
+        try:
+            # Without a pool no connection is shared with a forked process, or left open at the end.
+            engine = create_engine(self._url, poolclass=NullPool, connect_args=options)
+        except ImportError as error:
+            raise MissingExtra("psycopg", "postgres", "a ledger in PostgreSQL") from error
+        except Exception as error:
+            raise LedgerError(
+                f"{self.url} is no URL of a database: {redact(str(error))}",
+                hint="postgresql://USER@HOST:PORT/DATABASE",
+            ) from None
+        if self._file:
+            # Readers do not wait for the writer, nor the writer for them.
+            event.listen(engine, "connect", lambda raw, _: raw.execute("pragma journal_mode=wal").close())
+        return engine
+
+    @cached_property
+    def _locks(self) -> Locks:
+        if self._file:
+            return FileLocks(self._file.with_name(f"{self._file.name}.locks"))
+        return ServerLocks(self._engine)
+
+    def _there(self) -> bool:
+        return self._file is None or self._file.exists()
+
+    def _make(self) -> None:
+        if self._made:
+            return
+        with _told(self), self._locks.alone():  # two that make one table at once fail on both databases
+            _runs().metadata.create_all(self._engine)
+        self._made = True
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with _told(self), self._engine.begin() as connection:
+            yield connection
+
+    def _rows(self, chosen: Select[Any]) -> list[dict[str, Any]]:
+        if not self._there():
+            return []
+        if not self._file:
+            self._make()
+        with self._connection() as connection:
+            found = [dict(row) for row in connection.execute(chosen).mappings()]
+        for row in found:
+            row.update({name: json.loads(row[name]) for name in _STRUCTURED})
+        return found
+
+
+@contextmanager
+def _told(ledger: Ledger) -> Iterator[None]:
+    """Turn what a driver says into an error of ours, which shows no password."""
+    _runs()  # says which extra is missing
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip()
+        raise LedgerError(
+            f"the ledger {ledger.url} cannot be used: {redact(cause)}",
+            hint=f"it is the argument `ledger`, or {LEDGER_VARIABLE}, or ledger.db in the folder of runs",
+        ) from error
+
+
+def _name(job: str, moment: datetime) -> str:
+    return f"{job}@{iso(moment)}"
+
+
+_TABLE: list[Table] = []
+
+
+def _runs() -> Table:
+    if not _TABLE:
+        _TABLE.append(_declare())
+    return _TABLE[0]
+
+
+def _declare() -> Table:
+    try:
+        from sqlalchemy import (
+            BigInteger,
+            Column,
+            DateTime,
+            Index,
+            Integer,
+            MetaData,
+            String,
+            Table,
+            Text,
+            UniqueConstraint,
+        )
+        from sqlalchemy.types import TypeDecorator
+    except ImportError as error:
+        raise MissingExtra("sqlalchemy", "run", "the ledger of runs") from error
+
+    class Moment(TypeDecorator[datetime]):
+        """An aware instant; SQLite, which knows none, keeps it in UTC."""
+
+        impl = DateTime(timezone=True)
+        cache_ok = True
+
+        def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+            return None if value is None else instant(value)
+
+        def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+            return None if value is None else instant(value, "UTC")
+
+    return Table(
+        "titan_runs",
+        MetaData(),
+        Column("run_id", String(64), primary_key=True),
+        Column("job", Text, nullable=False),
+        Column("scheduled", Moment, nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("status", String(16), nullable=False),
+        Column("exit_code", Integer),
+        Column("started", Moment, nullable=False),
+        Column("finished", Moment),
+        Column("error", Text),
+        Column("failing_cell", Integer),
+        Column("basis", Text, nullable=False),
+        Column("outputs", Text, nullable=False),
+        Column("parameters", Text, nullable=False),
+        Column("results", Text, nullable=False),
+        Column("revision", Text),
+        Column("pid", BigInteger),
+        Column("host", Text),
+        Column("pruned", Moment),
+        UniqueConstraint("job", "scheduled", "attempt"),
+        Index("titan_runs_started", "started"),
+        Index("titan_runs_status", "status"),
+    )
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the row of a run from its record."""
+    error = record.get("error") or {}
+    row = {
+        "run_id": record["run_id"],
+        "job": record["job"],
+        "scheduled": instant(record["scheduled"]),
+        "attempt": record["attempt"],
+        "status": record["status"],
+        "exit_code": record["exit_code"],
+        "started": instant(record["started"]),
+        "finished": instant(record["finished"]) if record["finished"] else None,
+        "error": error.get("message"),
+        "failing_cell": error.get("cell"),
+        "basis": record.get("basis"),
+        "outputs": record.get("outputs") or [],
+        "parameters": record["parameters"],
+        "results": record["results"],
+        "revision": record["revision"],
+        "pid": record["pid"],
+        "host": record.get("host") or socket.gethostname(),
+    }
+    texts = {name: json.dumps(row[name]) for name in _STRUCTURED}
+    return {k: _storable(v) for k, v in (row | texts).items()}
+
+
+def _storable(value: Any) -> Any:
+    # PostgreSQL keeps no NUL in a text, and neither database half a surrogate pair; messages may have both.
+    if not isinstance(value, str):
+        return value
+    return value.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    import polars as pl
+
+    moment = pl.Datetime("us", "UTC")
+    kinds: dict[str, Any] = dict.fromkeys((column.name for column in _runs().columns), pl.String)
+    kinds |= dict.fromkeys(("attempt", "exit_code", "failing_cell", "pid"), pl.Int64)
+    kinds |= dict.fromkeys(("scheduled", "started", "finished", "pruned"), moment)
+    kinds["outputs"] = pl.List(pl.String)
+    texts = [
+        row | {name: json.dumps(row[name], ensure_ascii=False) for name in _STRUCTURED if name != "outputs"}
+        for row in rows
+    ]
+    return pl.DataFrame(texts, schema=kinds)

@@ -31,6 +31,7 @@ _PUBLIC = {
     "EventLog": "log",
     "EventType": "payload",
     "ItemsReturned": "orders.events",
+    "Ledger": "jobs.ledger",
     "Order": "orders.order",
     "OrderCancelled": "orders.events",
     "OrderCorrected": "orders.events",
@@ -51,6 +52,7 @@ _PUBLIC = {
     "largest": "reducers",
     "latest": "reducers",
     "machine": "reducers",
+    "nothing_to_do": "notebook.nothing",
     "open": "connect:open_log",
     "run_job": "jobs.run",
     "smallest": "reducers",
@@ -83,8 +85,10 @@ if TYPE_CHECKING:
     from titan_lab.event import Event as Event
     from titan_lab.fold import Aggregate as Aggregate
     from titan_lab.fold import Check as Check
+    from titan_lab.jobs.ledger import Ledger as Ledger
     from titan_lab.jobs.run import run_job as run_job
     from titan_lab.log import EventLog as EventLog
+    from titan_lab.notebook.nothing import nothing_to_do as nothing_to_do
     from titan_lab.orders.events import ItemsReturned as ItemsReturned
     from titan_lab.orders.events import OrderCancelled as OrderCancelled
     from titan_lab.orders.events import OrderCorrected as OrderCorrected

@@ -19,6 +19,7 @@
     ├── VersionConflict       another event already has this place
     ├── KeepError             a folded history cannot be kept in a folder
     └── JobError              a scheduled notebook cannot start, or failed
+        ├── TooSoon           a run is about an instant that has not come, or lies beyond the source
         ├── Locked            somebody else runs this job for this instant
         └── LedgerError       the ledger of runs cannot be used, or has no such run
 
@@ -131,6 +132,10 @@ class KeepError(TitanError, OSError):
 
 class JobError(TitanError):
     """A scheduled notebook cannot start, or failed."""
+
+
+class TooSoon(JobError):
+    """A run is about an instant that has not come yet, or that its source does not reach."""
 
 
 class Locked(JobError):

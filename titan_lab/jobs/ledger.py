@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from titan_lab.clock import Instant, instant, iso
 from titan_lab.errors import LedgerError, Locked, MissingExtra, nearest
 from titan_lab.jobs.locks import FileLocks, Locks, ServerLocks
 from titan_lab.jobs.parameters import redact
+from titan_lab.jobs.record import close_record
 from titan_lab.paths import project_root
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ class Ledger:
         from 1; status String; exit_code Int64, null while running and after `kill -9`; started, finished
         Datetime[us, UTC]; error String, a sentence; failing_cell Int64, from 0; basis, parameters, results
         String, as JSON; outputs List[String], paths from the folder of runs on; revision String; pid Int64;
-        host String; pruned Datetime[us, UTC], when its files were removed.
+        host String; record String, the path of its JSON record from there; pruned Datetime[us, UTC], when
+        its files were removed.
 
         Raises LedgerError for a status that none can have.
         """
@@ -228,14 +229,18 @@ class Ledger:
                 self._bury(row)
 
     def _bury(self, row: dict[str, Any]) -> None:
+        """Enter the end of a run that could not do so: as its record has it, else as `died`."""
         told = f"its process ({row['pid']} on {row['host']}) was killed, or the machine stopped"
+        path = self.folder / row["record"] if row["record"] else None
+        record = close_record(path, told) if path else None
+        values = _row(record) if record else {"status": "died", "error": told}
         c = _runs().c
         with self._connection() as connection:
             connection.execute(
                 _runs()
                 .update()
                 .where(c.run_id == row["run_id"], c.status == "running")
-                .values(status="died", error=told)
+                .values({k: v for k, v in values.items() if k != "run_id"})
             )
 
     def _locked(self, job: str, moment: datetime) -> Locked:
@@ -399,6 +404,7 @@ def _declare() -> Table:
         Column("revision", Text),
         Column("pid", BigInteger),
         Column("host", Text),
+        Column("record", Text),
         Column("pruned", Moment),
         UniqueConstraint("job", "scheduled", "attempt"),
         Index("titan_runs_started", "started"),
@@ -426,7 +432,8 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "results": record["results"],
         "revision": record["revision"],
         "pid": record["pid"],
-        "host": record.get("host") or socket.gethostname(),
+        "host": record["host"],
+        "record": record.get("record"),
     }
     texts = {name: json.dumps(row[name]) for name in _STRUCTURED}
     return {k: _storable(v) for k, v in (row | texts).items()}

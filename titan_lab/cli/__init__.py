@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, look, why
+from titan_lab.cli import bring, jobs, look, schedule, why
 from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, NO_ANSWER
 from titan_lab.errors import NoSuchAggregate, TitanError
 
@@ -46,7 +46,17 @@ def demo() -> None:
     demo()
 
 
-for command in (look.inspect, look.at, why.diff, why.blame, why.explain, bring.import_, jobs.run):
+for command in (
+    look.inspect,
+    look.at,
+    why.diff,
+    why.blame,
+    why.explain,
+    bring.import_,
+    jobs.run,
+    schedule.schedule,
+    schedule.backfill,
+):
     titan.add_command(command)
 
 

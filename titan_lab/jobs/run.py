@@ -28,10 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titan_lab.clock import Instant, duration, iso
-from titan_lab.errors import JobError, LedgerError
+from titan_lab.errors import JobError, LedgerError, TitanError
 from titan_lab.jobs.artefacts import keep, outputs, told
 from titan_lab.jobs.execution import execute, watched
 from titan_lab.jobs.ledger import Attempt, Ledger
+from titan_lab.jobs.metrics import write_metrics
+from titan_lab.jobs.notify import notify
 from titan_lab.jobs.plan import Plan, jobs, parameters_of_job, plan_of
 from titan_lab.jobs.record import (
     CODES,
@@ -149,7 +151,23 @@ def _run(
     except LedgerError as failure:
         # The run is over and its record says how; whoever lists next enters that.
         logging.getLogger("titan_lab.jobs").error("%s: not entered in the ledger yet: %s", run_id, failure)
+    _tell_others(plan, record, ledger)
     return run_of(record, folder)
+
+
+def _tell_others(plan: Plan, record: dict[str, Any], ledger: Ledger) -> None:
+    """Tell the job's webhook and Prometheus how the run ended; what goes wrong here fails no run."""
+    log = logging.getLogger("titan_lab.jobs")
+    told_hook = notify(plan.declaration.notify, record)
+    try:
+        if told_hook:
+            record["notified"] = told_hook
+            write_atomically(plan.folder / f"{record['run_id']}.json", as_json(record))
+            if told_hook.startswith("not"):
+                log.warning("%s: %s", record["run_id"], told_hook)
+        write_metrics(ledger, {plan.job, *jobs(plan.source.parent)})
+    except (TitanError, OSError) as failure:
+        log.warning("%s: %s", record["run_id"], failure)
 
 
 # --- BEFORE THE RUN ----------------------------------------------------------------------------------------

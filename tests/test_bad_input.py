@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import titan_lab as tl
 from titan_lab.errors import (
     BranchError,
+    DeclarationError,
     EventsError,
     InstantError,
     NoSuchAggregate,
@@ -22,7 +24,9 @@ from titan_lab.errors import (
     ReadOnly,
     SchemaTooNew,
     SpineError,
+    StepError,
     UnknownScheme,
+    WriteError,
 )
 from titan_lab.event import EVENTS
 from titan_lab.kinds import Misfit
@@ -45,6 +49,74 @@ def created(aggregate_id: str, payload: str, version: int = 1, metadata: str | N
 @pytest.fixture
 def book() -> Any:
     return log_of(GOOD).fold(tl.Order)
+
+
+# --- things of another kind ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "told"),
+    [
+        (lambda log, book: log.fold(5), DeclarationError, "5 is no aggregate"),
+        (lambda log, book: log.fold(dict), DeclarationError, "<class 'dict'> is no aggregate"),
+        (lambda log, book: book.branch().refold(5), DeclarationError, "5 is no aggregate"),
+        (lambda log, book: book.branch().compare(5), BranchError, "compares with a book, not with a int"),
+        (lambda log, book: book.branch().edit(set=["total"]), BranchError, "sets nothing"),
+        (lambda log, book: book.branch().insert(5), BranchError, "what is inserted is a int, no frame"),
+        (lambda log, book: log.to_ocel("x", objects={"user": 5}), EventsError, "5 is no field"),
+        (lambda log, book: book.asof(5), SpineError, "the spine is a int, no frame"),
+        (lambda log, book: tl.from_frame(5), EventsError, "what is given as events is a int, no frame"),
+        (lambda log, book: log.fold(tl.Order, newer="keep"), EventsError, "newer='keep' says nothing"),
+        (lambda log, book: log.read(since="2025-01-02", until="2025-01-01"), InstantError, "is before"),
+        (lambda log, book: book.at("2025-01-02", version=1), InstantError, "was given both"),
+        (lambda log, book: book["good"].at(version=-1), InstantError, "there is no version -1"),
+        (lambda log, book: log.to_csv("."), WriteError, "cannot be written"),
+        (lambda log, book: log.to_xes("README.md/x.xes"), WriteError, "cannot be written"),
+    ],
+    ids=lambda value: "" if callable(value) else str(value),
+)
+def test_it_is_told_what_was_given_and_what_to_give(ask: Any, error: type, told: str) -> None:
+    """Not by an AttributeError from deep inside."""
+    log = log_of(GOOD)
+    with pytest.raises(error, match=re.escape(told)) as caught:
+        ask(log, log.fold(tl.Order))
+    assert caught.value.hint
+
+
+def test_a_day_in_a_spine_is_told_how_to_become_an_instant(book: Any) -> None:
+    """The hint can be pasted, and then it works."""
+    spine = pl.DataFrame({"aggregate_id": ["good"], "ts": [datetime(2025, 1, 2, tzinfo=UTC).date()]})
+    with pytest.raises(SpineError, match="naive: Date") as caught:
+        book.asof(spine)
+    mended = eval(caught.value.hint.partition(" says")[0], {"frame": spine, "pl": pl})
+    assert book.asof(mended)["version"].to_list() == [1]
+
+
+def test_a_struct_that_is_null_is_no_metadata_rather_than_bad_json() -> None:
+    """As a reader of JSON lines gives it, where some events say nothing of themselves."""
+    rows = {
+        "aggregate_id": ["a", "b"],
+        "version": [1, 1],
+        "event_type": ["OrderShipped"] * 2,
+        "payload": [{"tracking": "x"}, {"tracking": "y"}],
+        "metadata": [{"correlation_id": "r"}, None],
+        "timestamp": ["2025-01-01T10:00Z"] * 2,
+    }
+    log = tl.from_frame(pl.DataFrame(rows))
+    assert log.rejected.is_empty()
+    assert log.read()["metadata"].to_list() == ['{"correlation_id":"r"}', None]
+
+
+def test_a_step_that_fails_says_at_which_event() -> None:
+    """The function is the user's, so the error names what it was given."""
+
+    class Divided(tl.Order):
+        share = tl.step(lambda value, event: 1 / 0, 0.0)
+
+    with pytest.raises(
+        StepError, match="ZeroDivisionError: division by zero, at OrderCreated good version 1"
+    ):
+        _ = log_of(GOOD).fold(Divided).now
 
 
 # --- instants ----------------------------------------------------------------------------------------------

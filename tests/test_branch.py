@@ -487,7 +487,7 @@ def test_an_edit_must_say_which_events(book: Book):
     refused("no event is named", lambda: book.branch().without())
     refused("no event is named", lambda: book.branch().edit(set={"total": 1}))
     refused("version is '2', no whole number", lambda: book.branch().without(version="2"))
-    refused("edit sets nothing", lambda: book.branch().edit(event_type="OrderCreated"))
+    refused("edit(set=None) sets nothing", lambda: book.branch().edit(event_type="OrderCreated"))
 
 
 @pytest.mark.parametrize(
@@ -571,7 +571,7 @@ def test_a_moment_without_a_zone_is_refused(book: Book):
 
 def test_what_is_no_frame_is_refused(book: Book):
     """And a frame without the columns of events says which."""
-    refused("insert was given a int, no frame", lambda: book.branch().insert(5))
+    refused("what is inserted is a int, no frame", lambda: book.branch().insert(5))
     with pytest.raises(tl.TitanError, match="events lack the column"):
         book.branch().insert(pl.DataFrame({"aggregate_id": ["a"]}))
 

@@ -136,17 +136,16 @@ def first_begin_only(piece: Any, step: bytes, one: bool, own: Any = module._Piec
     return own(piece, step, one=True)
 
 
-def last_longest(piece: Any, found: np.ndarray) -> np.ndarray:
-    return module.np.flatnonzero(np.append(np.diff(piece.owners[found[0]]), 1)) if found.size else found[0]
+def last_longest(found: Any) -> np.ndarray:
+    return np.flatnonzero(np.append(np.diff(found.lives), 1)[: len(found.lives)])
 
 
-def every_begin(piece: Any, found: np.ndarray) -> np.ndarray:
-    return np.arange(found.shape[1])
+def every_begin(found: Any) -> np.ndarray:
+    return np.arange(len(found.lives))
 
 
-def one_row_for_two(piece: Any, step: bytes, own: Any = module._Piece.taken) -> Any:
-    taken = own(piece, step)
-    return taken._replace(next=np.append(0, taken.next[:-1]).astype(np.int32))
+def one_row_for_two(piece: Any, step: bytes, rows: Any, ends: Any, own: Any = module._Piece.after) -> Any:
+    return own(piece, step, np.maximum(rows, 0) - 1, ends)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def one_row_for_two(piece: Any, step: bytes, own: Any = module._Piece.taken) -> 
         # Chains that overlap count as entries of their own.
         (module, "_entries", every_begin),
         # One event takes two steps.
-        (module._Piece, "taken", one_row_for_two),
+        (module._Piece, "after", one_row_for_two),
         # Time as the clock told it, which steps back.
         (module.Rows, "counted", lambda rows, cut: rows.typed.timestamp),
     ],

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import rows, timeline
+from titan_lab import rows, states
 from titan_lab.book import Book
 from titan_lab.clock import CUTS
 from titan_lab.testing import slow
@@ -80,9 +80,9 @@ def test_the_law_of_spans_notices_an_end_taken_from_the_next_aggregate(
     """The planted bug: an aggregate's last row is taken to be followed by the next row of the table."""
 
     def leaking(self: Any, some: np.ndarray, counted: np.ndarray) -> pl.Series:
-        return timeline.as_instants(counted[np.minimum(some + 1, len(counted) - 1)])
+        return states.as_instants(counted[np.minimum(some + 1, len(counted) - 1)])
 
-    monkeypatch.setattr(timeline.Timeline, "_valid_to", leaking)
+    monkeypatch.setattr(states.States, "_valid_to", leaking)
     breaks(states_hold_as_the_loop_says, gappy())
 
 
@@ -107,12 +107,12 @@ def test_under_every_cut_a_state_holds_as_long_as_the_same_events_count() -> Non
 
 def test_the_law_of_cuts_notices_spans_of_the_wrong_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: rows are chosen by one cut and dated by another."""
-    honest = timeline.Timeline.frame
+    honest = states.States.frame
 
     def prefix_always(self: Any, some: np.ndarray, owners: np.ndarray, names: list, counted: Any) -> Any:
         return honest(self, some, owners, names, self.rows.counted("prefix"))
 
-    monkeypatch.setattr(timeline.Timeline, "frame", prefix_always)
+    monkeypatch.setattr(states.States, "frame", prefix_always)
     breaks(each_cut_holds_as_the_loop_says, gappy(), moments)
 
 

@@ -682,3 +682,17 @@ def test_an_instant_agrees_with_a_plain_loop_over_the_rows(
 def test_the_cuts_differ_on_hundreds_of_real_orders(book: Book) -> None:
     """On the evening of 2018-07-05, 413 orders were in disorder at once."""
     assert book.cuts("2018-07-05T18:00Z").height == 413
+
+
+def test_the_notebook_about_real_orders_holds_on_the_real_files(
+    real: tuple[Path, OlistReport, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asserts is asserted of all 99,441; beside them, the samples stand in."""
+    root = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    asked = {"olist": str(real[0]), "step": "1w", "period": "1mo"}
+
+    run = tl.run_job(root / "notebooks" / "06_real_orders.ipynb", asked, out=tmp_path, timeout="5m")
+
+    assert run.status == "ok", run.error
+    assert run.results["orders"] == 99_441

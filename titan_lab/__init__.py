@@ -52,12 +52,14 @@ _PUBLIC = {
     "largest": "reducers",
     "latest": "reducers",
     "machine": "reducers",
+    "mask": "notebook.masked",
     "nothing_to_do": "notebook.nothing",
     "open": "connect:open_log",
     "run_job": "jobs.run",
     "smallest": "reducers",
     "step": "reducers",
     "total_of": "reducers",
+    "unmasked": "notebook.masked",
     "upcaster": "upcast",
 }
 
@@ -77,6 +79,16 @@ def __dir__() -> list[str]:
     return __all__
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Answer to ``%load_ext titan_lab``: it adds %titan, %at, %order, %diff and %%titan_sql."""
+    import_module("titan_lab.notebook.magics").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Answer to ``%unload_ext titan_lab``."""
+    import_module("titan_lab.notebook.magics").unload(shell)
+
+
 if TYPE_CHECKING:
     from titan_lab.clock import instant as instant
     from titan_lab.connect import from_frame as from_frame
@@ -88,6 +100,8 @@ if TYPE_CHECKING:
     from titan_lab.jobs.ledger import Ledger as Ledger
     from titan_lab.jobs.run import run_job as run_job
     from titan_lab.log import EventLog as EventLog
+    from titan_lab.notebook.masked import mask as mask
+    from titan_lab.notebook.masked import unmasked as unmasked
     from titan_lab.notebook.nothing import nothing_to_do as nothing_to_do
     from titan_lab.orders.events import ItemsReturned as ItemsReturned
     from titan_lab.orders.events import OrderCancelled as OrderCancelled

@@ -13,6 +13,7 @@ import polars as pl
 
 from titan_lab.errors import SpineError, nearest
 from titan_lab.event import as_text
+from titan_lab.frames import as_frame
 from titan_lab.marks import marks, nulls
 
 BITS = np.uint64(64)
@@ -23,12 +24,7 @@ def spine_frame(spine: Any, on: str, by: str) -> pl.DataFrame:
 
     Raises SpineError for a missing column and for moments without a zone.
     """
-    if isinstance(spine, pl.LazyFrame):
-        spine = spine.collect()
-    try:
-        frame = spine if isinstance(spine, pl.DataFrame) else pl.DataFrame(spine)
-    except (TypeError, ValueError) as error:
-        raise SpineError(f"the spine is a {type(spine).__name__}, no frame: {error}") from error
+    frame = as_frame(spine, "the spine", SpineError)
     for name, argument in ((on, "on"), (by, "by")):
         if name not in frame.columns:
             raise SpineError(
@@ -39,11 +35,14 @@ def spine_frame(spine: Any, on: str, by: str) -> pl.DataFrame:
     dtype = frame.schema[on]
     if not (isinstance(dtype, pl.Datetime) and dtype.time_zone):
         naive = isinstance(dtype, pl.Datetime | pl.Date)
+        mended = {
+            pl.Datetime: "dt.replace_time_zone('UTC')",
+            pl.Date: "cast(pl.Datetime('us', 'UTC'))",
+            pl.String: "str.to_datetime(time_zone='UTC')",
+        }.get(type(dtype), "cast(pl.Datetime('us')).dt.replace_time_zone('UTC')")
         raise SpineError(
             f"the spine's {on!r} is {'naive' if naive else 'no datetime'}: {dtype}",
-            hint=f"frame.with_columns(pl.col({on!r}).dt.replace_time_zone('UTC')) says which zone it is in"
-            if naive
-            else f"frame.with_columns(pl.col({on!r}).str.to_datetime(time_zone='UTC')) reads text",
+            hint=f"frame.with_columns(pl.col({on!r}).{mended}) says which instants it holds",
             column=on,
         )
     return frame.with_columns(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import polars as pl
 
 from titan_lab.clock import Instant, from_micros, iso
 from titan_lab.errors import NoSuchAggregate, nearest
-from titan_lab.notebook import html
+from titan_lab.notebook import deltas, html
+from titan_lab.notebook.widget import Scrubber
 from titan_lab.story import Story
-from titan_lab.verbs.clocks import TwoClocks
-from titan_lab.verbs.mining import Mined
-from titan_lab.verbs.why import Explained
+from titan_lab.verbs.plots import Drawn
 from titan_lab.whatif.branch import Edited
 
 NEAR = 20_000  # ids among which near ones are looked for
 
 
-class Book(TwoClocks, Explained, Mined):
+class Book(Drawn):
     """The Timeline of all aggregates. ``book["id"]`` opens one life.
 
     kept: where it is kept on disk, and why it was folded again if it was; see ``log.fold(..., keep=)``.
@@ -66,6 +67,29 @@ class Book(TwoClocks, Explained, Mined):
         ('status', 'CANCELLED', 67, 0, -67)
         """
         return Branch.of(self, name, at)
+
+    def scrub(
+        self,
+        measure: str | None = "total",
+        by: str = "status",
+        step: str | timedelta | None = None,
+        since: Instant | None = None,
+        until: Instant | None = None,
+    ) -> Scrubber:
+        """Drag through the history of all: how many are in each state, and what `measure` adds up to there.
+
+        measure, by, since, until: as of ``every``. step: as of ``every``; without one, the finest of hours,
+        days, weeks or months that makes no more than 400 instants. Raises what ``every`` raises, and
+        MissingExtra without anywidget.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.scrub(step="1d")
+        <Scrubber of Order by status: 42 instants>
+        """
+        data, table = deltas.grid(self, measure, by, step, since, until)
+        said = f"{self.aggregate.__name__} by {by}: {len(data['instants']):,} instants"
+        return Scrubber(data, table, said)
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"aggregates": len(self), "events": len(self.typed)}

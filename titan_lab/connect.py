@@ -12,6 +12,7 @@ from titan_lab.backends.memory import MemoryStore
 from titan_lab.clock import zone_of
 from titan_lab.errors import EventsError, UnknownScheme, nearest
 from titan_lab.event import as_json
+from titan_lab.frames import as_frame
 from titan_lab.log import EventLog
 
 # scheme -> module and class, imported when first asked for; README's table of stores is checked against it.
@@ -74,9 +75,7 @@ def from_frame(
     >>> log.read()["version"].to_list()
     [1, 2]
     """
-    if isinstance(frame, pl.LazyFrame):
-        frame = frame.collect()
-    table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
+    table = as_frame(frame, "what is given as events", EventsError)
     if version is None and "version" in table.columns:
         version = "version"
     if payload is None and "payload" in table.columns:

@@ -13,11 +13,16 @@
     ├── PredicateError        a predicate raises, or says neither true nor false
     │   └── NotMonotone       it does not turn true once and for all
     ├── BranchError           a what-if edit that cannot be made
+    ├── StepError             the function of a `step` raises
     ├── SpineError            the frame handed to `asof` cannot be joined
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
     ├── KeepError             a folded history cannot be kept in a folder
+    ├── WriteError            a file cannot be written
+    ├── QueryError            a question in SQL that cannot be asked, or fails
+    ├── MagicError            a notebook's %magic was called with what it does not understand
+    ├── NotebookError         a notebook cannot be checked or refreshed
     └── JobError              a scheduled notebook cannot start, or failed
         ├── TooSoon           a run is about an instant that has not come, or lies beyond the source
         ├── Locked            somebody else runs this job for this instant
@@ -104,6 +109,10 @@ class NotMonotone(PredicateError):
     """A predicate that is searched by halving holds at one moment, and at a later one no more."""
 
 
+class StepError(TitanError, ValueError):
+    """A `step` of an aggregate raises."""
+
+
 class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
 
@@ -128,6 +137,24 @@ class KeepError(TitanError, OSError):
     """A folded history cannot be kept in a folder."""
 
     __str__ = TitanError.__str__
+
+
+class WriteError(TitanError, OSError):
+    """A file cannot be written."""
+
+    __str__ = TitanError.__str__
+
+
+class QueryError(TitanError, ValueError):
+    """A question in SQL cannot be asked, or fails."""
+
+
+class MagicError(TitanError, ValueError):
+    """A magic was called with arguments that it does not understand, or on a book that is not there."""
+
+
+class NotebookError(TitanError):
+    """A notebook cannot be checked or refreshed."""
 
 
 class JobError(TitanError):

@@ -28,6 +28,7 @@ from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.event import Event
 from titan_lab.kinds import Misfit
 from titan_lab.notebook import html
+from titan_lab.notebook.masked import masked
 from titan_lab.payload import EventType
 from titan_lab.reducers import Reducer, key, step
 from titan_lab.upcast import Chain, Upcast
@@ -105,7 +106,9 @@ class State:
 
     def __str__(self) -> str:
         told = {name: v for name, v in self._fields.items() if v not in (None, self.aggregate_id)}
-        return ", ".join(f"{name}={html.shown(v)}" for name, v in told.items() if not _is_table(v))
+        return ", ".join(
+            f"{name}={html.shown(masked(v, name))}" for name, v in told.items() if not _is_table(v)
+        )
 
     def _repr_html_(self) -> str:
         if not self:
@@ -172,9 +175,9 @@ class Aggregate:
         in_sight = _event_types_in_sight(own.values(), sys._getframe(1))
         # A `step` that names no events listens to all that the other columns listen to, so it is bound last.
         for name, reducer in sorted(own.items(), key=lambda one: isinstance(one[1], step)):
-            if name in ROW and name != "version":
+            if name in ROW:
                 raise DeclarationError(
-                    f"{cls.__name__}.{name}: every state has a {name} already", hint="rename the column"
+                    f"{cls.__name__}.{name}: every state has its {name} already", hint="rename the column"
                 )
             reducer.bind(name, cls._declared() if isinstance(reducer, step) else in_sight)
         cls.events = cls._declared() | {event.event_type: event for event in cls.also}
@@ -209,7 +212,7 @@ class Aggregate:
                 known = [*cls.reducers, *ROW]
                 raise NoSuchColumn(
                     f"{cls.__name__} has no column {name!r}; it has {', '.join(known)}",
-                    hint=nearest(name, known),
+                    hint=nearest(name, known) or f"name one of its own: {', '.join(map(repr, cls.reducers))}",
                     column=name,
                 )
         return wanted
@@ -304,6 +307,15 @@ class Aggregate:
             read_object(copy.deepcopy(dict(event.payload)), declared.shape, steps),
             event.metadata,
             event.timestamp,
+        )
+
+
+def declared(aggregate: object) -> None:
+    """Refuse what is no aggregate. Raises DeclarationError."""
+    if not (isinstance(aggregate, type) and issubclass(aggregate, Aggregate)):
+        raise DeclarationError(
+            f"{aggregate!r} is no aggregate",
+            hint="tl.Order, or a class of your own: class Ticket(tl.Aggregate)",
         )
 
 

@@ -13,7 +13,7 @@ from titan_lab.backends.contract import Appended, Frontier, Reader
 from titan_lab.book import Book, no_such
 from titan_lab.errors import EventsError, KeepError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
-from titan_lab.fold import Aggregate
+from titan_lab.fold import Aggregate, declared
 from titan_lab.kept.pieces import fold_kept
 from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
@@ -176,6 +176,9 @@ class EventLog(Events):
         >>> len(tl.open("sqlite:///data/samples/orders.db").fold(tl.Order))
         500
         """
+        declared(aggregate)
+        if newer not in ("raise", "reject"):
+            raise EventsError(f"newer={newer!r} says nothing", hint="newer='raise' or newer='reject'")
         request = scope(aggregates=aggregates)
         known: dict[str, Any] = {
             "read_events": lambda ids: self.read(aggregates=ids),

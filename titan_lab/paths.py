@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TextIO
+
+from titan_lab.errors import WriteError
 
 ROOT_VARIABLE: Final = (
     "TITAN_ROOT"  # set for the kernel of a job; may be set by hand for a layout of one's own
@@ -71,15 +73,22 @@ def written(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """Write a text file so that it is there whole or not at all, even if the process is killed in between.
 
     What is written goes to a file beside it, which takes its name at the end; the folder is made if need be.
+    Raises WriteError for what the file system refuses.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = Path(path).absolute()
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written: {error.strerror or error}; what was there is unchanged",
+            hint="check that it is a file's path, the folder's permissions and the room on its disk",
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,13 +14,19 @@ import polars as pl
 from titan_lab.clock import Cut, Instant, check_cut, check_version, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
-from titan_lab.notebook import html
-from titan_lab.timeline import Timeline, as_instants
+from titan_lab.notebook import deltas, figures, html
+from titan_lab.notebook.masked import masked
+from titan_lab.notebook.widget import Scrubber
+from titan_lab.states import as_instants
+from titan_lab.timeline import Timeline
 from titan_lab.why import change
 from titan_lab.why.bisect import verdict
 from titan_lab.why.blame import blame_all
 from titan_lab.why.known import Effective, at_known
 from titan_lab.why.trace import trace
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SHOWN = 25  # events in a notebook's table
 
@@ -93,20 +99,7 @@ class Story:
         >>> story.log().select("version", "event_type").row(8)
         (9, 'OrderCorrected')
         """
-        typed, rows = self.book.typed, self._rows
-        return pl.DataFrame(
-            {
-                "version": typed.version[rows],
-                "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(
-                    typed.kind[rows].astype(np.uint32)
-                ),
-                "timestamp": as_instants(typed.timestamp[rows]),
-                "counted_from": as_instants(self.book.rows.counted("prefix")[rows]),
-                "changed": self._changed(),
-                "payload": self._payloads(),
-                "metadata": typed.metadata.gather(rows),
-            }
-        )
+        return self._events().insert_column(4, self._changed().alias("changed"))
 
     def diff(
         self,
@@ -188,9 +181,37 @@ class Story:
         """
         return trace(self.book.typed, int(self._owners[0]), version)
 
+    def plot(self, title: str | None = None) -> go.Figure:
+        """Draw this life: its status as a band, its events as marks, its amounts as steps.
+
+        Raises MissingExtra where plotly is not installed.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book["550e8400-e29b-41d4-a716-446655440000"].plot().layout.xaxis.title.text
+        'instant (UTC)'
+        """
+        return figures.story(self, title=title)
+
     def history(self, columns: str | Iterable[str] | None = None) -> pl.DataFrame:
         """Give the state after each event, in order of version, with valid_from and valid_to."""
         return self._frame(slice(None), columns)
+
+    def scrub(self) -> Scrubber:
+        """Drag through this life: the state after each event, what changed, and the event with its causes.
+
+        It is a slider in a notebook, and in a report; arrow keys go from event to event, and the axis above
+        it to the instants between them. Card numbers, addresses and the like are masked, see
+        ``titan_lab.unmasked``. Raises MissingExtra without anywidget.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book["550e8400-e29b-41d4-a716-446655440000"].scrub()
+        <Scrubber of Order 550e8400-e29b-41d4-a716-446655440000: 11 events>
+        """
+        name = f"{self.aggregate.__name__} {self.aggregate_id}"
+        data = deltas.life(self.aggregate, self.aggregate_id, self._events(), self._frame, self.trace())
+        return Scrubber(data, html.Html(self._repr_html_(), name), f"{name}: {len(self):,} events")
 
     def __len__(self) -> int:
         """Count the events."""
@@ -267,6 +288,21 @@ class Story:
         fields = {name: value for name, value in row.items() if name not in ROW}
         return State(row["aggregate_id"], row["version"], fields, row["valid_from"], row["valid_to"])
 
+    def _events(self) -> pl.DataFrame:
+        typed, rows = self.book.typed, self._rows
+        return pl.DataFrame(
+            {
+                "version": typed.version[rows],
+                "event_type": pl.Series(typed.kinds, dtype=pl.String).gather(
+                    typed.kind[rows].astype(np.uint32)
+                ),
+                "timestamp": as_instants(typed.timestamp[rows]),
+                "counted_from": as_instants(self.book.rows.counted("prefix")[rows]),
+                "payload": self._payloads(),
+                "metadata": typed.metadata.gather(rows),
+            }
+        )
+
     def _payloads(self) -> pl.Series:
         """Read the payloads as they are stored; null where the store cannot be asked."""
         versions = pl.DataFrame({"version": self.book.typed.version[self._rows]})
@@ -292,4 +328,5 @@ def _change(name: str, value: Any, stamp: datetime) -> str:
     # A moment that is the event's own stands in the row already, and a list is too long for one.
     if value == stamp:
         return name
-    return f"{name} ({len(value):,})" if isinstance(value, list) else f"{name} {html.shown(value)}"
+    told = f"({len(value):,})" if isinstance(value, list) else html.shown(masked(value, name))
+    return f"{name} {told}"

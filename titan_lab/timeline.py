@@ -20,7 +20,6 @@ from titan_lab import grid as grids
 from titan_lab.amounts import from_units
 from titan_lab.asof import spine_frame
 from titan_lab.clock import (
-    CUTS,
     MICROSECOND,
     Cut,
     Instant,
@@ -31,12 +30,14 @@ from titan_lab.clock import (
     iso,
     micros,
 )
+from titan_lab.cuts import differing, filtered
 from titan_lab.errors import InstantError, SpineError
-from titan_lab.event import REJECTED, TIMESTAMP
-from titan_lab.fold import ROW, Aggregate
+from titan_lab.event import REJECTED
+from titan_lab.fold import Aggregate
 from titan_lab.parallel import each, spans
 from titan_lab.rows import PIECE, Rows
-from titan_lab.tracks import Shared, Track
+from titan_lab.states import States
+from titan_lab.tracks import Track
 from titan_lab.typed import Typed
 
 ReadEvents: TypeAlias = Callable[[Iterable[str] | None], pl.DataFrame]  # of these aggregates, None for all
@@ -59,7 +60,7 @@ class Basis:
     cut: Cut = "prefix"
 
 
-class Timeline:
+class Timeline(States):
     """Every state of every aggregate: made by ``log.fold(Aggregate)``, never changed."""
 
     def __init__(
@@ -75,16 +76,12 @@ class Timeline:
         read_snapshots: Callable[[], pl.DataFrame] | None = None,
         made: tuple[Rows, Mapping[str, Track]] | None = None,
     ) -> None:
-        self.aggregate = aggregate
-        self.typed = typed
+        super().__init__(aggregate, typed, made)
         self.zone = zone
         self.rejected = REJECTED.to_frame() if rejected is None else rejected
         self.basis = Basis(source, frontier, aggregate.fingerprint(), len(typed))
         self.read_events = read_events
         self.read_snapshots = read_snapshots
-        self.rows: Rows
-        self.tracks: Mapping[str, Track]
-        self.rows, self.tracks = made or (Rows(typed), tracks_of(aggregate, typed))
 
     # ------------------------------------------------------------------ looking
 
@@ -114,17 +111,31 @@ class Timeline:
         wanted = self.wanted(columns)
         if (when is None) == (version is None):
             raise InstantError(
-                "at needs an instant or a version", hint="book.at('2025-01-15T14:00Z') or book.at(version=3)"
+                f"at needs an instant or a version, and was given {'neither' if when is None else 'both'}",
+                hint="book.at('2025-01-15T14:00Z') or book.at(version=3)",
             )
         if version is not None:
             rows, owners = self.rows.prefixes(self.typed.version, check_version(version))
             return self.frame(rows, owners, wanted, self.rows.counted("prefix"))
         moment = micros(when, self.zone)  # type: ignore[arg-type]
         if cut == "filter" and self.rows.stepping_back.any():
-            return self._filtered(moment, wanted)
+            return filtered(self, moment, wanted)
         counted = self.rows.counted(cut)
         rows, owners = self.rows.prefixes(counted, moment)
         return self.frame(rows, owners, wanted, counted)
+
+    @property
+    def now(self) -> pl.DataFrame:
+        """Give the state of every aggregate after its last event, as ``at`` does.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.now["status"].value_counts(sort=True).row(0)
+        ('DELIVERED', 376)
+        """
+        owners = np.arange(len(self))
+        counted = self.rows.counted("prefix")
+        return self.frame(self.rows.last.astype(np.intp), owners, self.wanted(None), counted)
 
     def history(
         self,
@@ -267,31 +278,16 @@ class Timeline:
         >>> book.cuts("2025-01-14T11:04Z").select("prefix", "filter", "latest").row(0)
         (8, 10, 10)
         """
-        moment = micros(when, self.zone)
-        suspects = np.flatnonzero(self.rows.stepping_back)
-        told: dict[str, np.ndarray] = {}
-        for cut in CUTS:
-            stamps = self.typed.timestamp if cut == "filter" else self.rows.counted(cut)
-            told[cut], told[f"{cut}_events"] = self._counts(stamps <= moment, suspects)
-        frame = pl.DataFrame({"aggregate_id": self.typed.ids.gather(suspects), **told})
-        same = (pl.col("prefix_events") == pl.col("filter_events")) & (
-            pl.col("prefix_events") == pl.col("latest_events")
-        )
-        frame = frame.filter(~(same & (pl.col("prefix") == pl.col("filter"))))
-        return frame.with_columns(pl.when(pl.col(cut) > 0).then(cut) for cut in CUTS)
+        return differing(self, micros(when, self.zone))
 
     # ------------------------------------------------------------------ what it knows of itself
-
-    def __len__(self) -> int:
-        """Count the aggregates."""
-        return len(self.typed.ids)
 
     @property
     def undeclared(self) -> dict[str, int]:
         """Count the events whose type the aggregate does not declare: kept, and folded as no change."""
-        names, counts = np.unique(self.typed.kind, return_counts=True)
-        told = {self.typed.kinds[name]: int(n) for name, n in zip(names, counts, strict=True)}
-        return {name: n for name, n in told.items() if name not in self.aggregate.events}
+        counts = np.bincount(self.typed.kind, minlength=len(self.typed.kinds))
+        told = zip(self.typed.kinds, counts.tolist(), strict=True)
+        return {name: n for name, n in told if n and name not in self.aggregate.events}
 
     @cached_property
     def span(self) -> tuple[int, int] | None:
@@ -301,6 +297,8 @@ class Timeline:
 
     def __repr__(self) -> str:
         rejected = f", {len(self.rejected):,} rejected" if len(self.rejected) else ""
+        undeclared = sum(self.undeclared.values())
+        rejected += f", {undeclared:,} of no type it declares" if undeclared else ""
         name = self.aggregate.__name__
         if self.span is None:
             return f"<Timeline of {name}: no events from {self.basis.source}{rejected}>"
@@ -309,105 +307,3 @@ class Timeline:
         return f"<Timeline of {name}: {counts}, {start} to {end}>"
 
     # ------------------------------------------------------------------ gathering
-
-    def frame(
-        self, rows: np.ndarray, owners: np.ndarray, names: list[str], counted: np.ndarray
-    ) -> pl.DataFrame:
-        """Gather columns by name: the states after these rows, which belong to these aggregates."""
-
-        def gather(name: str) -> pl.Series:
-            if name == "aggregate_id":
-                column = self._ids(owners)
-            elif name == "version":
-                column = pl.Series(self.typed.version[rows])
-            elif name == "valid_from":
-                column = as_instants(counted[rows])
-            elif name == "valid_to":
-                column = self._valid_to(rows, counted)
-            else:
-                column = self.tracks[name].at(rows, owners)
-            return column.alias(name)
-
-        # What takes longest goes first, so that no thread is left with it at the end.
-        longest_first = sorted(names, key=self._width, reverse=True)
-        columns = dict(zip(longest_first, each(gather, longest_first, len(rows)), strict=True))
-        return pl.DataFrame([columns[name] for name in names])
-
-    def _width(self, name: str) -> int:
-        dtype = self.tracks[name].dtype if name in self.tracks else pl.String if name == ROW[0] else pl.Int64
-        return 2 if dtype.is_nested() else int(dtype == pl.String or dtype.is_decimal())
-
-    def wanted(self, columns: str | Iterable[str] | None) -> list[str]:
-        """Give the names of the columns that a frame of states is to have; None means all."""
-        named = [*ROW, *self.aggregate.reducers] if columns is None else self.aggregate.columns(columns)
-        return list(dict.fromkeys(["aggregate_id", "version", *named]))
-
-    def _ids(self, owners: np.ndarray) -> pl.Series:
-        everyone_once = len(owners) == len(self) and bool((owners[1:] > owners[:-1]).all())
-        return self.typed.ids if everyone_once else self.typed.ids.gather(owners)
-
-    def _valid_to(self, rows: np.ndarray, counted: np.ndarray) -> pl.Series:
-        followed = self.rows.followed[rows]
-        return as_instants(counted[rows + followed], nulls=~followed)
-
-    def _counts(self, counts: np.ndarray, aggregates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give, for some aggregates, the last version of the rows that count (0: none), and their number."""
-        ends = self.typed.ends
-        versions, numbers = [], []
-        for aggregate in aggregates:
-            life = slice(self.typed.starts[aggregate], ends[aggregate])
-            counted = self.typed.version[life][counts[life]]
-            versions.append(counted.max(initial=0))
-            numbers.append(len(counted))
-        return np.array(versions, dtype=np.int64), np.array(numbers, dtype=np.int64)
-
-    def track(self, column: str) -> Track:
-        """Find a column of the state by name. Raises NoSuchColumn."""
-        return self.tracks[self.aggregate.column(column)]
-
-    def _filtered(self, moment: int, wanted: list[str]) -> pl.DataFrame:
-        """Fold what plain ``timestamp <= T`` lets through; only lives that step back need folding again."""
-        counted = self.rows.counted("prefix")
-        rows, owners = self.rows.prefixes(counted, moment)
-        calm = ~self.rows.stepping_back[owners]
-        disturbed = self.rows.stepping_back[self.rows.owners]
-        seen = np.flatnonzero(disturbed & (self.typed.timestamp <= moment))
-        again = Timeline(self.aggregate, self.typed.take(seen), zone=self.zone)
-        last = again.typed.ends - 1
-        refolded = again.frame(last, np.arange(len(again)), wanted, again.rows.counted("prefix"))
-        if "valid_to" in wanted:
-            later = np.flatnonzero(disturbed & (self.typed.timestamp > moment))
-            after = pl.DataFrame(
-                {
-                    "aggregate_id": self._ids(self.rows.owners[later]),
-                    "valid_to": as_instants(self.typed.timestamp[later]),
-                }
-            )
-            ends = after.group_by("aggregate_id").agg(pl.col("valid_to").min())
-            columns = refolded.columns
-            refolded = (
-                refolded.drop("valid_to")
-                .join(ends, on="aggregate_id", how="left", maintain_order="left")
-                .select(columns)
-            )
-        return pl.concat([self.frame(rows[calm], owners[calm], wanted, counted), refolded]).sort(
-            "aggregate_id"
-        )
-
-
-def tracks_of(
-    aggregate: type[Aggregate], typed: Typed, known: Mapping[str, Track] | None = None
-) -> dict[str, Track]:
-    """Fold a history: make each column's track, but for those that are known."""
-    shared, known = Shared(typed), known or {}
-
-    def track(name: str) -> Track:
-        return known[name] if name in known else aggregate.reducers[name].track(typed, shared)
-
-    return dict(zip(aggregate.reducers, each(track, aggregate.reducers, len(typed)), strict=True))
-
-
-def as_instants(stamps: np.ndarray, nulls: np.ndarray | None = None) -> pl.Series:
-    """Turn int64 microseconds into a Datetime(us, UTC) column, null where `nulls` says so."""
-    column = pl.Series(stamps).cast(TIMESTAMP)
-    return column if nulls is None or not nulls.any() else column.set(pl.Series(nulls), None)

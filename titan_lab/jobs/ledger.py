@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 LEDGER_VARIABLE: Final = "TITAN_LEDGER"
 STATUSES: Final = ("running", "ok", "nothing", "failed", "timeout", "died", "interrupted")
 DONE: Final = ("ok", "nothing")  # what need not be run again for the same instant
-_STRUCTURED: Final = ("basis", "outputs", "parameters", "results")
+STRUCTURED: Final = ("basis", "parameters", "results")  # columns of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,13 @@ class Ledger:
             table = _runs()
             connection.execute(table.update().where(table.c.run_id == row.pop("run_id")).values(row))
 
+    def mark_pruned(self, run_id: str) -> None:
+        """Write that the files of a run are removed now."""
+        with self._connection() as connection:
+            c = _runs().c
+            chosen = _runs().update().where(c.run_id == run_id, c.status != "running")
+            connection.execute(chosen.values(pruned=datetime.now(UTC), outputs="[]"))
+
     # --- READING -----------------------------------------------------------------------------------------
 
     def runs(
@@ -192,10 +199,14 @@ class Ledger:
         found = self._rows(chosen.order_by(c.scheduled.desc(), c.attempt.desc()).limit(1))
         return found[0] if found else None
 
-    def attempts(self, job: str, scheduled: Instant) -> pl.DataFrame:
-        """List all runs of a job for one instant, the first attempt first; columns as in `runs`."""
+    def attempts(self, job: str, scheduled: Instant, *, settle: bool = True) -> pl.DataFrame:
+        """List all runs of a job for one instant, the first attempt first; columns as in `runs`.
+
+        settle: write down first which of them died unseen; without it, this writes nothing at all.
+        """
         moment = instant(scheduled)
-        self._settle(job, moment)
+        if settle:
+            self._settle(job, moment)
         c = _runs().c
         chosen = _runs().select().where(c.job == job, c.scheduled == moment)
         return _frame(self._rows(chosen.order_by(c.attempt)))
@@ -299,7 +310,14 @@ class Ledger:
         return ServerLocks(self._engine)
 
     def _there(self) -> bool:
-        return self._file is None or self._file.exists()
+        if self._file:
+            return self._file.exists()
+        if not self._made:
+            from sqlalchemy import inspect
+
+            with _told(self):
+                self._made = inspect(self._engine).has_table(_runs().name)
+        return self._made
 
     def _make(self) -> None:
         if self._made:
@@ -316,12 +334,10 @@ class Ledger:
     def _rows(self, chosen: Select[Any]) -> list[dict[str, Any]]:
         if not self._there():
             return []
-        if not self._file:
-            self._make()
         with self._connection() as connection:
             found = [dict(row) for row in connection.execute(chosen).mappings()]
         for row in found:
-            row.update({name: json.loads(row[name]) for name in _STRUCTURED})
+            row.update({name: json.loads(row[name]) for name in (*STRUCTURED, "outputs")})
         return found
 
 
@@ -435,7 +451,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "host": record["host"],
         "record": record.get("record"),
     }
-    texts = {name: json.dumps(row[name]) for name in _STRUCTURED}
+    texts = {name: json.dumps(row[name]) for name in (*STRUCTURED, "outputs")}
     return {k: _storable(v) for k, v in (row | texts).items()}
 
 
@@ -454,8 +470,5 @@ def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     kinds |= dict.fromkeys(("attempt", "exit_code", "failing_cell", "pid"), pl.Int64)
     kinds |= dict.fromkeys(("scheduled", "started", "finished", "pruned"), moment)
     kinds["outputs"] = pl.List(pl.String)
-    texts = [
-        row | {name: json.dumps(row[name], ensure_ascii=False) for name in _STRUCTURED if name != "outputs"}
-        for row in rows
-    ]
+    texts = [row | {name: json.dumps(row[name], ensure_ascii=False) for name in STRUCTURED} for row in rows]
     return pl.DataFrame(texts, schema=kinds)

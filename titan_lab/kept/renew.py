@@ -13,7 +13,7 @@ from titan_lab.book import Book
 from titan_lab.lists import ranges
 from titan_lab.marks import marks
 from titan_lab.rows import Rows
-from titan_lab.timeline import tracks_of
+from titan_lab.states import tracks_of
 from titan_lab.tracks import Shared, Stepped, Track
 from titan_lab.typed import Part, Typed
 from titan_lab.whatif.splice import NO_ROWS, splice

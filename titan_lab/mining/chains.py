@@ -18,23 +18,38 @@ import numpy as np
 
 from titan_lab.asof import rows_at
 from titan_lab.parallel import each, joined
-from titan_lab.rows import PIECE, Rows
+from titan_lab.rows import PIECE, STEPS, Rows
 
 Step = bytes  # one byte for each kind: whether an event of it takes the step
 
 
-class Chains(NamedTuple):
-    """Chains in order of aggregate and row, each at least one step long.
+class Taken(NamedTuple):
+    """What takes one step: chains by their number, ascending, the row of each, and what it waited for it.
 
-    lives: the aggregate's number; depth: how many steps; both one per chain. rows: for each step, the rows
-    that take it, one for each chain that is so deep; waits: the microseconds since the step before (0 for the
-    first).
+    waits: microseconds since the step before; 0 for the first step.
+    """
+
+    chains: np.ndarray
+    rows: np.ndarray
+    waits: np.ndarray
+
+
+class Chains(NamedTuple):
+    """Chains of some lives, in order of aggregate and row, each at least one step long.
+
+    lives: each chain's aggregate, by number; steps: what takes each of the steps.
     """
 
     lives: np.ndarray
-    depth: np.ndarray
-    rows: list[np.ndarray]
-    waits: list[np.ndarray]
+    steps: list[Taken]
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Count the steps of each chain."""
+        depth = np.zeros(len(self.lives), dtype=np.int64)
+        for step in self.steps:
+            depth[step.chains] += 1
+        return depth
 
 
 @dataclass(frozen=True)
@@ -57,35 +72,26 @@ class Course:
         return self.within is None and not self.strict and not self.reentry
 
 
-def chains(rows: Rows, course: Course) -> Chains:
-    """Find the chains of all lives."""
+def chains(rows: Rows, course: Course) -> list[Chains]:
+    """Find the chains of all lives, piece by piece; see `whole`."""
     bounds = rows.typed.bounds
     moments, owners = rows.counted("prefix"), rows.owners  # worked out once, before the threads ask for them
     cuts = np.searchsorted(bounds, np.arange(0, len(rows.typed), PIECE))
     edges = np.unique(np.append(cuts, len(bounds) - 1))
     lives = [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
-    found = each(lambda some: _look(_Piece(rows, moments, owners, some), course), lives, len(rows.typed))
-
-    def whole(step: int) -> tuple[np.ndarray, np.ndarray]:
-        return (
-            joined([one.rows[step] for one in found], np.int64),
-            joined([one.waits[step] for one in found], np.int64),
-        )
-
-    steps = each(whole, range(len(course.steps)), len(rows.typed))
-    return Chains(
-        joined([one.lives for one in found], np.int64),
-        joined([one.depth for one in found], np.int64),
-        [taken for taken, _ in steps],
-        [waits for _, waits in steps],
-    )
+    return each(lambda some: _look(_Piece(rows, moments, owners, some), course), lives, len(rows.typed))
 
 
-class _Taken(NamedTuple):
-    """The rows that take a step, and for each row, itself included, the next of them."""
+def whole(pieces: list[Chains], steps: int) -> Chains:
+    """Put the chains of all pieces together."""
+    firsts = np.cumsum([0, *(len(one.lives) for one in pieces)])[:-1]
 
-    rows: np.ndarray
-    next: np.ndarray
+    def step(place: int) -> Taken:
+        numbers = [one.steps[place].chains + first for one, first in zip(pieces, firsts, strict=True)]
+        rows, waits = ([one.steps[place][field] for one in pieces] for field in (1, 2))
+        return Taken(joined(numbers, np.int64), joined(rows, np.int64), joined(waits, np.int64))
+
+    return Chains(joined([one.lives for one in pieces], np.int64), [step(place) for place in range(steps)])
 
 
 class _Piece:
@@ -100,73 +106,79 @@ class _Piece:
         self.moments = moments[some]
         self.owners = owners[some] - lives.start
         self.none = len(self.kind)  # the row that stands for "there is none"
-        self._taken: dict[Step, _Taken] = {}
+        self._marks: dict[Step, np.ndarray] = {}
 
-    def taken(self, step: Step) -> _Taken:
-        if step not in self._taken:
+    def marks(self, step: Step) -> np.ndarray:
+        """Tell which rows take a step; the row that stands for none does."""
+        if step not in self._marks:
             codes = np.flatnonzero(np.frombuffer(step, dtype=bool))
+            marks = np.ones(self.none + 1, dtype=bool)
             # Most steps are one type, and to compare with one is many times faster than to look each up.
-            marks = self.kind == codes[0] if len(codes) == 1 else np.frombuffer(step, dtype=bool)[self.kind]
-            rows = np.flatnonzero(marks)
-            following = np.full(self.none + 2, self.none, dtype=np.int32)
-            upto = int(rows[-1]) + 1 if len(rows) else 0
-            following[:upto] = np.repeat(rows.astype(np.int32), np.diff(rows, prepend=-1))
-            self._taken[step] = _Taken(rows, following)
-        return self._taken[step]
+            marks[:-1] = (
+                self.kind == codes[0] if len(codes) == 1 else np.frombuffer(step, dtype=bool)[self.kind]
+            )
+            self._marks[step] = marks
+        return self._marks[step]
+
+    def after(self, step: Step, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Give the next row that takes a step after each of some; where a life has none, its end or later."""
+        marks, found = self.marks(step), rows + 1
+        on = np.flatnonzero(~marks.take(found) & (found < ends))
+        # Most lives take a step soon after the one before, or end.
+        for _ in range(STEPS):
+            here = found.take(on) + 1
+            found[on] = here
+            on = on.take(np.flatnonzero(~marks.take(here) & (here < ends.take(on))))
+        if len(on):
+            takers = np.flatnonzero(marks)
+            found[on] = takers.take(np.searchsorted(takers, found.take(on)))
+        return found
 
     def begins(self, step: Step, one: bool) -> np.ndarray:
         """Give the rows at which a chain may begin: all that take the step, or each life's first."""
-        taken = self.taken(step)
         if not one:
-            return taken.rows
-        firsts = taken.next.take(self.bounds[:-1])
-        return firsts[firsts < self.bounds[1:]]
+            return np.flatnonzero(self.marks(step)[:-1])
+        ends = self.bounds[1:]
+        firsts = self.after(step, self.bounds[:-1] - 1, ends)
+        return firsts.take(np.flatnonzero(firsts < ends))
 
 
 def _look(piece: _Piece, course: Course) -> Chains:
-    found = (_in_any_order if course.any_order else _in_order)(piece, course)
+    begins, steps = (_in_any_order if course.any_order else _in_order)(piece, course)
+    found = Chains(piece.owners.take(begins), steps)
     if not course.one_begin:
-        found = found[:, _entries(piece, found) if course.reentry else _longest(piece, found)]
-    depth = np.count_nonzero(found < piece.none, axis=0)
-    on, here = np.arange(len(depth)), found[0]
-    rows, waits = [here + piece.first_row], [np.zeros(len(depth), dtype=np.int64)]
-    for taken in found[1:]:
-        deeper = np.flatnonzero(taken.take(on) < piece.none)
-        on, before = on.take(deeper), here.take(deeper)
-        here = taken.take(on)
-        rows.append(here + piece.first_row)
-        waits.append(piece.moments.take(here) - piece.moments.take(before))
-    return Chains(piece.owners.take(found[0]) + piece.first_life, depth, rows, waits)
+        chosen = _entries(found) if course.reentry else _longest(found)
+        if len(chosen) < len(begins):
+            found = Chains(found.lives.take(chosen), [_only(step, chosen, len(begins)) for step in steps])
+    steps = [step._replace(rows=step.rows + piece.first_row) for step in found.steps]
+    return Chains(found.lives + piece.first_life, steps)
 
 
-def _in_order(piece: _Piece, course: Course) -> np.ndarray:
-    """Give the row that takes each step (rows) in each chain (columns)."""
+def _in_order(piece: _Piece, course: Course) -> tuple[np.ndarray, list[Taken]]:
+    """Give the rows at which chains begin, and what takes each step."""
     begins = piece.begins(course.steps[0], course.one_begin)
-    found = np.full((len(course.steps), len(begins)), piece.none)
-    found[0] = begins
-    on, here = np.arange(len(begins)), begins
+    on, here, stamps = np.arange(len(begins)), begins, piece.moments.take(begins)
     ends = piece.bounds[1:].take(piece.owners.take(begins))
-    until = None if course.within is None else piece.moments.take(begins) + course.within
-    for place, step in enumerate(course.steps[1:], start=1):
-        taken = piece.taken(step)
+    until = None if course.within is None else stamps + course.within
+    steps = [Taken(on, here, np.zeros(len(on), dtype=np.int64))]
+    for step in course.steps[1:]:
         # The earliest row that takes the step leaves most of the window to those that follow.
-        here = taken.next.take(here + 1)
-        goes_on = here < ends
+        following = piece.after(step, here, ends)
+        goes_on = following < ends
         if course.strict:
-            goes_on &= here == found[place - 1].take(on) + 1
+            goes_on &= following == here + 1
         if until is not None:
-            goes_on &= piece.moments.take(here, mode="clip") <= until
+            goes_on &= piece.moments.take(following, mode="clip") <= until
         some = np.flatnonzero(goes_on)
-        on, here, ends = on.take(some), here.take(some), ends.take(some)
+        on, here, ends, before = on.take(some), following.take(some), ends.take(some), stamps.take(some)
         until = None if until is None else until.take(some)
-        found[place, on] = here
-        if not len(on):
-            break
-    return found
+        stamps = piece.moments.take(here)
+        steps.append(Taken(on, here, stamps - before))
+    return begins, steps
 
 
-def _in_any_order(piece: _Piece, course: Course) -> np.ndarray:
-    """Give the rows that take the steps, by version (rows), in each chain (columns)."""
+def _in_any_order(piece: _Piece, course: Course) -> tuple[np.ndarray, list[Taken]]:
+    """Give the rows at which chains begin, and what takes the first of the steps, the second, and so on."""
     marks = np.any([np.frombuffer(step, dtype=bool) for step in course.steps], axis=0)
     begins = piece.begins(marks.tobytes(), course.one_begin)
     ends = piece.bounds[1:].take(piece.owners.take(begins))
@@ -174,28 +186,35 @@ def _in_any_order(piece: _Piece, course: Course) -> np.ndarray:
         ends = rows_at(piece.moments, begins, ends, piece.moments.take(begins) + course.within) + 1
     found = []
     for step, times in Counter(course.steps).items():
-        taken, here = piece.taken(step), begins - 1
+        here = begins - 1
         for _ in range(times):
-            here = taken.next.take(here + 1)
+            here = piece.after(step, np.minimum(here, piece.none - 1), ends)
             found.append(np.where(here < ends, here, piece.none))
-    return np.sort(np.array(found, dtype=np.int64), axis=0)
+    steps, before = [], begins
+    for here in np.sort(np.array(found, dtype=np.int64), axis=0):
+        on = np.flatnonzero(here < piece.none)
+        waits = piece.moments.take(here.take(on)) - piece.moments.take(before.take(on))
+        steps.append(Taken(on, here.take(on), waits))
+        before = here
+    return begins, steps
 
 
-def _longest(piece: _Piece, found: np.ndarray) -> np.ndarray:
+def _longest(found: Chains) -> np.ndarray:
     """Choose each life's longest chain, of equally long ones the first."""
-    size = found.shape[1]
-    if not size:
-        return np.zeros(0, dtype=np.intp)
-    keys = np.count_nonzero(found < piece.none, axis=0) * size + np.arange(size - 1, -1, -1)
-    return size - 1 - np.maximum.reduceat(keys, _first_of_each(piece.owners.take(found[0]))) % size
+    size, firsts = len(found.lives), _first_of_each(found.lives)
+    if len(firsts) == size:
+        return firsts
+    keys = found.depth * size + np.arange(size - 1, -1, -1)
+    return size - 1 - np.maximum.reduceat(keys, firsts) % size
 
 
-def _entries(piece: _Piece, found: np.ndarray) -> np.ndarray:
+def _entries(found: Chains) -> np.ndarray:
     """Choose each life's first chain, then the first that begins after its end, and so on."""
-    size = found.shape[1]
-    owners = piece.owners.take(found[0])
-    last = np.where(found < piece.none, found, -1).max(axis=0, initial=-1)
-    follows = np.append(np.searchsorted(found[0], last, side="right"), size)
+    owners, size, begins = found.lives, len(found.lives), found.steps[0].rows
+    last = begins.copy()
+    for step in found.steps[1:]:
+        last[step.chains] = step.rows
+    follows = np.append(np.searchsorted(begins, last, side="right"), size)
     follows[:-1][np.append(owners, -1).take(follows[:-1]) != owners] = size
     chosen = np.zeros(size + 1, dtype=bool)
     chosen[_first_of_each(owners)] = True
@@ -206,6 +225,15 @@ def _entries(piece: _Piece, found: np.ndarray) -> np.ndarray:
             return np.flatnonzero(chosen[:-1])
         chosen[ahead] = True
         follows = follows.take(follows)
+
+
+def _only(step: Taken, chosen: np.ndarray, size: int) -> Taken:
+    """Keep what belongs to some chains, numbered anew."""
+    number = np.full(size, -1)
+    number[chosen] = np.arange(len(chosen))
+    numbers = number.take(step.chains)
+    kept = np.flatnonzero(numbers >= 0)
+    return Taken(numbers.take(kept), step.rows.take(kept), step.waits.take(kept))
 
 
 def _first_of_each(owners: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -15,10 +15,14 @@ from titan_lab.clock import MICROSECOND, duration
 from titan_lab.errors import FunnelError, InstantError, NoSuchColumn, nearest
 from titan_lab.event import TIMESTAMP
 from titan_lab.lists import lists_together
-from titan_lab.mining.chains import Course, chains
-from titan_lab.mining.waits import Waits
-from titan_lab.notebook import html
+from titan_lab.mining.chains import Chains, Course, chains, whole
+from titan_lab.mining.waits import Waits, quantile
+from titan_lab.notebook import figures, html
+from titan_lab.parallel import each, joined
 from titan_lab.rows import Rows
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Order: TypeAlias = Literal["given", "any"]
 By: TypeAlias = Callable[[np.ndarray, np.ndarray], pl.Series]  # rows and their aggregates -> values
@@ -71,9 +75,14 @@ class Funnel:
         self.names = names
         self._rows = rows
         self._course = course
-        self._chains = chains(rows, course)
-        # Each chain's value, at the event that takes its first step.
-        self._by = None if by is None else by[1](self._chains.rows[0], self._chains.lives).alias(by[0])
+        self._pieces = chains(rows, course)
+        self._by = None
+        if by is not None:  # each chain's value, at the event that takes its first step
+            self._by = by[1](self._chains.steps[0].rows, self._chains.lives).alias(by[0])
+
+    @cached_property
+    def _chains(self) -> Chains:
+        return whole(self._pieces, len(self.names))
 
     @cached_property
     def steps(self) -> pl.DataFrame:
@@ -83,17 +92,15 @@ class Funnel:
         share_of_previous Float64, null for the first step; and median_wait Duration(us), since the step
         before, of those who took both, rounded down; null where nobody did. A share of nobody is null.
         """
-        found, size = self._chains, len(self.names)
-        # Which row of the frame each step of each chain adds to.
+        size, groups = len(self.names), pl.Series([None])
         if self._by is None:
-            groups = pl.Series([None])
-            places = np.repeat(np.arange(size, dtype=np.int32), self.counts)
+            told = each(self._step, range(size), len(self._rows.typed))
         else:
             groups = self._by.unique().sort(nulls_last=True)
-            first = _places(self._by, groups) * size
-            places = np.concatenate([first[found.depth > step] + step for step in range(size)])
-        waits = Waits(places, np.concatenate(found.waits), len(groups) * size)
-        counts = waits.counts.reshape(len(groups), size)
+            of = _places(self._by, groups)
+            told = each(lambda step: self._step_by(step, of, len(groups)), range(size), len(self._rows.typed))
+        counts, medians = (np.column_stack([one[place] for one in told]) for place in (0, 1))
+        waited = (counts > 0) & (np.arange(size) > 0)
         before = np.hstack([np.zeros((len(groups), 1), dtype=np.int64), counts[:, :-1]])
         frame = pl.DataFrame(
             {
@@ -102,10 +109,10 @@ class Funnel:
                 "count": counts.reshape(-1),
                 "share_of_first": _share(counts, counts[:, :1]),
                 "share_of_previous": _share(counts, before),
-                "median_wait": waits.quantile(5),
+                "median_wait": pl.Series(medians.reshape(-1)).set(pl.Series(~waited.reshape(-1)), None),
             },
-            schema=STEPS,
-        ).with_columns(median_wait=pl.when(pl.col("step") > 1).then("median_wait"))
+            schema_overrides=STEPS,
+        )
         if self._by is None:
             return frame
         return frame.insert_column(0, groups.gather(np.repeat(np.arange(len(groups)), size)))
@@ -119,9 +126,10 @@ class Funnel:
         UTC)), as recorded. Sorted by aggregate_id, then version; with reentry, one row for each entry.
         """
         found, typed = self._chains, self._rows.typed
-        rows, begins = np.empty(int(found.depth.sum()), dtype=np.int64), np.cumsum(found.depth) - found.depth
-        for place, taken in enumerate(found.rows):
-            rows[begins[found.depth > place] + place] = taken
+        depth = found.depth
+        rows, begins = np.empty(int(depth.sum()), dtype=np.int64), np.cumsum(depth) - depth
+        for place, taken in enumerate(found.steps):
+            rows[begins.take(taken.chains) + place] = taken.rows
         names = pl.Series(typed.kinds, dtype=pl.String)
         lists = {
             "versions": pl.Series(typed.version[rows], dtype=pl.Int64),
@@ -130,13 +138,28 @@ class Funnel:
         }
         columns = [typed.ids.gather(found.lives).alias("aggregate_id")]
         columns += [] if self._by is None else [self._by]
-        columns += [pl.Series("reached", found.depth, dtype=pl.Int64)]
-        return pl.DataFrame(columns + [lists_together(found.depth, v).alias(n) for n, v in lists.items()])
+        columns += [pl.Series("reached", depth, dtype=pl.Int64)]
+        return pl.DataFrame(columns + [lists_together(depth, v).alias(n) for n, v in lists.items()])
+
+    def plot(self) -> go.Figure:
+        """Draw how many came to each step; see ``notebook.figures.funnel``."""
+        return figures.funnel(self.steps)
 
     @property
     def counts(self) -> list[int]:
         """Count who came to each step, over all groups."""
-        return [len(taken) for taken in self._chains.rows]
+        return [sum(len(p.steps[step].rows) for p in self._pieces) for step in range(len(self.names))]
+
+    def _step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Count who took a step, and give the median wait for it in microseconds, 0 where nobody did."""
+        waits = joined([piece.steps[step].waits for piece in self._pieces], np.int64)
+        return np.array([len(waits)]), np.array([quantile(waits, 5) or 0])
+
+    def _step_by(self, step: int, of: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+        """Do so for each group; `of` tells each chain's."""
+        taken = self._chains.steps[step]
+        waits = Waits(of.take(taken.chains), taken.waits, groups)
+        return waits.counts, waits.quantile(5).to_physical().fill_null(0).to_numpy()
 
     def __repr__(self) -> str:
         told = [f"{name} {count:,}" for name, count in zip(self.names, self.counts, strict=True)]

@@ -23,6 +23,11 @@ def write_ocel(events: pl.DataFrame, path: str | Path, aggregate: str, objects: 
     for name in (aggregate, *objects):
         if ":" in name or not name:
             raise EventsError(f"{name!r} cannot name a type of objects", hint="use a word without a colon")
+    for name, field in objects.items():
+        if not isinstance(field, str):
+            raise EventsError(
+                f"{field!r} is no field that holds the ids of {name!r}", hint="objects={'user': 'user_id'}"
+            )
     if aggregate in objects:
         raise EventsError(
             f"{aggregate!r} names both the aggregate and what {objects[aggregate]} holds",

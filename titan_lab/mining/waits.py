@@ -46,12 +46,26 @@ class Waits:
         place, tenth = np.divmod((self.counts[some] - 1) * tenths, 10)
         low = self._sorted[(self._ends - self.counts)[some] + place]
         high = self._sorted[(self._ends - self.counts)[some] + place + (tenth > 0)]
-        # In two parts, so that years of microseconds times ten stay within 64 bits, too.
-        whole, rest = np.divmod(high - low, 10)
         found = np.zeros(len(self.counts), dtype=np.int64)
-        found[some] = low + whole * tenth + rest * tenth // 10
+        found[some] = _between(low, high, tenth)
         return pl.Series(found).cast(pl.Duration("us")).set(pl.Series(self.counts == 0), None)
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         running = np.append(0, np.cumsum(values))
         return running[self._ends] - running[self._ends - self.counts]
+
+
+def quantile(lengths: np.ndarray, tenths: int) -> int | None:
+    """Give what so many tenths of all lengths do not exceed, as `Waits.quantile` does of each group."""
+    if not len(lengths):
+        return None
+    place, tenth = divmod((len(lengths) - 1) * tenths, 10)
+    # To put one in its place is many times faster than to sort, and the next is the least of those after it.
+    parted = np.partition(lengths, place)
+    return int(_between(parted[place], parted[place + 1 :].min() if tenth else parted[place], tenth))
+
+
+def _between(low: np.ndarray, high: np.ndarray, tenth: np.ndarray | int) -> np.ndarray:
+    # In two parts, so that years of microseconds times ten stay within 64 bits, too.
+    whole, rest = np.divmod(high - low, 10)
+    return low + whole * tenth + rest * tenth // 10

@@ -3,7 +3,7 @@
 Plotly keeps a figure in the notebook as data (7 kB), not as a drawing; most HTML exporters drop that data, or
 draw it with a script from another server, which is one more thing to be down on the morning the report is
 needed. Here plotly.js is inside the file, once, and a content security policy forbids the page every request,
-so "offline" is held by the browser and not by our care. It also names the two scripts that may run by their
+so "offline" is held by the browser and not by our care. It also names the scripts that may run by their
 hashes: a script that arrives in an event's payload does nothing, even if a cell failed to escape it.
 """
 
@@ -24,6 +24,9 @@ from titan_lab.clock import instant
 from titan_lab.errors import MissingExtra
 from titan_lab.notebook.glue import MEDIA_TYPE, glued
 from titan_lab.notebook.html import escape, shown
+from titan_lab.notebook.masked import masked
+from titan_lab.notebook.widget import MEDIA_TYPE as SCRUBBER
+from titan_lab.notebook.widget import script, style
 
 FIGURE: Final = "application/vnd.plotly.v1+json"
 _WIDGET: Final = "application/vnd.jupyter.widget-view+json"
@@ -52,7 +55,7 @@ def report(notebook: Mapping[str, Any], record: Mapping[str, Any] | None = None)
     except ImportError as error:
         raise MissingExtra(error.name or "nbconvert", "run", "writing a report") from error
     shown_notebook = nbformat.from_dict(copy.deepcopy(dict(notebook)))
-    figures = _draw_by_script(shown_notebook)
+    figures, scrubbers = _draw_by_script(shown_notebook)
     _drop_what_cannot_show(shown_notebook)
     exporter = HTMLExporter(
         template_name="basic",
@@ -66,14 +69,18 @@ def report(notebook: Mapping[str, Any], record: Mapping[str, Any] | None = None)
     record = dict(record) if record else {"results": glued(notebook)}
     title = title_of(notebook) or str(record.get("job") or "Report")
     scripts = [_plotly_js(), _asset("report.js")] if figures else []
+    modules = [f"{script()}\n{_asset('report_scrubbers.js')}"] if scrubbers else []
     return _PAGE.format(
-        policy=_policy(scripts),
+        policy=_policy(scripts + modules),
         title=escape(f"{title} · {_day(record['as_of'])}" if record.get("as_of") else title),
-        style=_asset("report.css"),
+        style="\n".join([_asset("report.css"), *([style()] if scrubbers else [])]),
         top=_top(record),
         body=body,
         foot=_foot(record),
-        scripts="".join(f"<script>{text}</script>\n" for text in scripts),
+        scripts="".join(
+            [f"<script>{text}</script>\n" for text in scripts]
+            + [f'<script type="module">{text}</script>\n' for text in modules]
+        ),
     )
 
 
@@ -81,8 +88,7 @@ def title_of(notebook: Mapping[str, Any]) -> str | None:
     """Find the notebook's first heading, without its marks; None when it has none."""
     for cell in notebook.get("cells", []):
         if cell.get("cell_type") == "markdown":
-            source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-            heading = re.search(r"^#{1,3} +(.+?)\s*#*$", source, re.MULTILINE)
+            heading = re.search(r"^#{1,3} +(.+?)\s*#*$", _source(cell["source"]), re.MULTILINE)
             if heading:
                 return re.sub(r"[*_`]|<[^>]*>", "", heading[1]).strip()
     return None
@@ -91,15 +97,20 @@ def title_of(notebook: Mapping[str, Any]) -> str | None:
 # --- FIGURES -----------------------------------------------------------------------------------------------
 
 
-def _draw_by_script(notebook: Any) -> int:
-    """Replace each figure's data by a place to draw it, with the data beside; return how many there are."""
-    number = 0
+def _draw_by_script(notebook: Any) -> tuple[int, int]:
+    """Replace the data of figures and scrubbers by places to draw them; return how many there are of each."""
+    figures = scrubbers = 0
     for output in _outputs(notebook):
         data = output.get("data", {})
         if FIGURE in data:
-            number += 1
-            data["text/html"] = _place(data.pop(FIGURE), number)
-    return number
+            figures += 1
+            data["text/html"] = _place(data.pop(FIGURE), figures)
+        elif SCRUBBER in data:
+            scrubbers += 1
+            held = f'<script type="application/json">{_json_in_html(data.pop(SCRUBBER))}</script>'
+            still = _source(data.get("text/html", ""))  # what is there where no script runs
+            data["text/html"] = f'<div class="scrubber">{held}{still}</div>'
+    return figures, scrubbers
 
 
 def _place(figure: Mapping[str, Any], number: int) -> str:
@@ -133,6 +144,10 @@ def _drop_what_cannot_show(notebook: Any) -> None:
     for output in _outputs(notebook):
         output.get("data", {}).pop(_WIDGET, None)
     notebook["metadata"].pop("widgets", None)
+
+
+def _source(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "".join(text)
 
 
 def _outputs(notebook: Any) -> list[Any]:
@@ -219,7 +234,7 @@ def _foot(record: Mapping[str, Any]) -> str:
     ]
     boxes = "".join(
         f"<section><h2>{name}</h2><dl>"
-        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(_fact(v))}</dd>" for k, v in facts.items())
+        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(_fact(masked(v, k)))}</dd>" for k, v in facts.items())
         + "</dl></section>"
         for name, facts in sections
         if facts

@@ -1,7 +1,8 @@
 """Small pieces of HTML for `_repr_html_`: a table, a card, a row of tiles, escaped text.
 
-Standard library only, since every object that shows itself uses it. Three rules hold for all of it:
-payload text is untrusted, so every value passes `escape`; colours are mixed from the text colour around them,
+Standard library only, since every object that shows itself uses it. Four rules hold for all of it:
+payload text is untrusted, so every value passes `escape`; what `titan_lab.notebook.masked` hides is masked by
+the name of its column or fact; colours are mixed from the text colour around them,
 so a light and a dark page both stay readable; and equal values give equal bytes, so nbval can compare
 outputs.
 """
@@ -12,7 +13,10 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, Final
+
+from titan_lab.notebook.masked import masked
 
 LONGEST: Final = 80  # characters of one value before it is cut; the whole text stays in the cell's title
 LONG: Final = 40  # characters from which on a text may break into lines; ids and instants are shorter
@@ -125,10 +129,7 @@ def table(
     names, values, total = _grid(rows, columns, limit)
     right = [_all_numbers(row[i] for row in values) for i in range(len(names))]
     head = "".join(f'<th scope="col"{_side(r)}>{escape(n)}</th>' for n, r in zip(names, right, strict=True))
-    body = "".join(
-        "<tr>" + "".join(_cell(v, r, marks) for v, r in zip(row, right, strict=True)) + "</tr>"
-        for row in values
-    )
+    body = "".join("<tr>" + "".join(map(_cell, row, names, right, repeat(marks))) + "</tr>" for row in values)
     left_off = f"first {len(values):,} of {total:,} rows" if total > len(values) else ""
     under = " · ".join(part for part in (left_off, note) if part) or ("" if total else "no rows")
     return Html(
@@ -144,7 +145,7 @@ def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str =
 
     body: further HTML below the facts, from `table` or another function here. It is not escaped again.
     """
-    lines = "".join(f'<tr><th scope="row">{escape(k)}</th>{_cell(v, False)}</tr>' for k, v in facts.items())
+    lines = "".join(f'<tr><th scope="row">{escape(k)}</th>{_cell(v, k)}</tr>' for k, v in facts.items())
     return Html(
         f'{_STYLE}<div class="titan"><div class="titan-card"><div class="titan-title">{escape(title)}</div>'
         f'<div class="titan-scroll"><table><tbody>{lines}</tbody></table></div>'
@@ -166,10 +167,10 @@ def tiles(
     # that is not trusted yet, and on the web pages of code hosts.
     drawn = "".join(
         f'<td class="titan-tile"><span>{_mark((colours or {}).get(label))}{escape(label)}</span><br>'
-        f"<b>{escape(shown(value))}</b><br>{_note(remark)}</td>"
+        f"<b>{escape(shown(masked(value, label)))}</b><br>{_note(remark)}</td>"
         for label, value, remark in told
     )
-    said = ", ".join(f"{label} {shown(value)}" for label, value, _ in told)
+    said = ", ".join(f"{label} {shown(masked(value, label))}" for label, value, _ in told)
     row = f'<table class="titan-tiles"><tbody><tr>{drawn}</tr></tbody></table>'
     return Html(f'{_STYLE}<div class="titan">{row}{_note(note)}</div>', said)
 
@@ -191,8 +192,8 @@ def _grid(rows: Any, columns: Sequence[str] | None, limit: int) -> tuple[list[st
     return list(columns), grid, len(listed)
 
 
-def _cell(value: object, right: bool, marks: Mapping[str, str] | None = None) -> str:
-    text = shown(value)
+def _cell(value: object, name: str, right: bool = False, marks: Mapping[str, str] | None = None) -> str:
+    text = shown(masked(value, name))
     if value is None:
         return f"<td{_side(right, 'titan-none')}>{text}</td>"
     if len(text) <= LONGEST:

@@ -11,7 +11,7 @@ import polars as pl
 from titan_lab.clock import Instant, from_micros, iso, micros
 from titan_lab.errors import BranchError
 from titan_lab.event import EVENTS
-from titan_lab.fold import Aggregate
+from titan_lab.fold import Aggregate, declared
 from titan_lab.timeline import Timeline
 from titan_lab.typed import typed
 from titan_lab.whatif.compare import Comparison, same_declaration
@@ -100,8 +100,10 @@ class Edited(WhatIf):
         >>> free.compare().totals.row(2)
         ('refunded', Decimal('67176.88'), Decimal('0.00'), Decimal('-67176.88'))
         """
-        if not set:
-            raise BranchError("edit sets nothing", hint='edit(event_type="RefundIssued", set={"amount": 0})')
+        if not isinstance(set, Mapping) or not set:
+            raise BranchError(
+                f"edit(set={set!r}) sets nothing", hint='edit(event_type="RefundIssued", set={"amount": 0})'
+            )
         choice = Choice(where, aggregate_id, event_type, version, since, until)
         rows = self._chosen(choice)
         new = None
@@ -151,6 +153,7 @@ class Edited(WhatIf):
         >>> book.branch("largest refund only").refold(Modest).compare().of("refunded").height
         373
         """
+        declared(aggregate)
         step = Edit(f"refold({aggregate.__name__})", len(self.typed), len(self))
         gone, added, rejected = self.gone, self.added, self.rejected
         if _events_of(aggregate) != _events_of(self.aggregate):
@@ -195,6 +198,11 @@ class Edited(WhatIf):
             columns = None if moment is not None else self._suspects
             return Comparison(
                 self.base, self._touched, self._part, names=names, moment=moment, columns=columns
+            )
+        if not isinstance(book, Timeline):
+            raise BranchError(
+                f"a branch compares with a book, not with a {type(book).__name__}",
+                hint="branch.compare(book), or branch.compare() for the book branched from",
             )
         same_declaration(self, book)
         names = (f"{book.name!r}" if isinstance(book, WhatIf) else book.basis.source, mine)

@@ -10,6 +10,7 @@ import polars as pl
 from titan_lab.asof import rows_at
 from titan_lab.errors import BranchError, nearest
 from titan_lab.event import EVENTS, check, in_order, part_duplicates
+from titan_lab.frames import as_frame
 from titan_lab.lists import ranges
 from titan_lab.typed import Typed
 from titan_lab.whatif.edits import refuse
@@ -32,12 +33,7 @@ def room_for(frame: Any, history: Typed, zone: str | None, shift: bool) -> Room:
     Raises BranchError where a row is no event, is of an aggregate nobody has (unless it begins one at version
     1), has a version that is taken (unless `shift`), or one that leaves a gap after the last.
     """
-    if isinstance(frame, pl.LazyFrame):
-        frame = frame.collect()
-    try:
-        raw = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
-    except (TypeError, ValueError) as error:
-        raise BranchError(f"insert was given a {type(frame).__name__}, no frame: {error}") from error
+    raw = as_frame(frame, "what is inserted", BranchError)
     if raw.is_empty():
         return Room(EVENTS.to_frame(), NO_ROWS, NO_ROWS)
     unnumbered = "version" not in raw.columns or raw["version"].null_count() == len(raw)

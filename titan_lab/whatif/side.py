@@ -11,7 +11,8 @@ from titan_lab.event import TIMESTAMP
 from titan_lab.lists import ranges
 from titan_lab.mining.transitions import illegal_steps
 from titan_lab.reducers import machine
-from titan_lab.timeline import Timeline, as_instants
+from titan_lab.states import as_instants
+from titan_lab.timeline import Timeline
 
 ILLEGAL = pl.Schema(
     {

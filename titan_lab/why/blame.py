@@ -14,7 +14,8 @@ from titan_lab.event import TIMESTAMP
 from titan_lab.fold import Aggregate
 from titan_lab.parallel import each
 from titan_lab.reducers import key, step
-from titan_lab.timeline import FOREVER, Timeline, as_instants
+from titan_lab.states import as_instants
+from titan_lab.timeline import FOREVER, Timeline
 from titan_lab.typed import Typed
 from titan_lab.written import as_written
 

@@ -14,7 +14,8 @@ from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.grid import FULL, HALF, exact_sums, peak, refuse_large
 from titan_lab.parallel import each, joined, spans
 from titan_lab.rows import PIECE
-from titan_lab.timeline import Timeline, as_instants
+from titan_lab.states import as_instants
+from titan_lab.timeline import Timeline
 
 Grouping: TypeAlias = Callable[[np.ndarray], tuple[pl.Series, np.ndarray]]
 

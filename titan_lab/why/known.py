@@ -25,7 +25,8 @@ from titan_lab.event import TIMESTAMP, moments
 from titan_lab.fold import ROW
 from titan_lab.jsontext import decode
 from titan_lab.marks import marks, nulls
-from titan_lab.timeline import Timeline, as_instants
+from titan_lab.states import as_instants
+from titan_lab.timeline import Timeline
 from titan_lab.typed import Typed
 
 TOLD = pl.Struct({"effective_at": pl.String, "correlation_id": pl.String})

@@ -28,10 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titan_lab.clock import Instant, duration, iso
-from titan_lab.errors import JobError, LedgerError
+from titan_lab.errors import JobError, LedgerError, TitanError
 from titan_lab.jobs.artefacts import keep, outputs, told
 from titan_lab.jobs.execution import execute, watched
 from titan_lab.jobs.ledger import Attempt, Ledger
+from titan_lab.jobs.metrics import write_metrics
+from titan_lab.jobs.notify import notify
 from titan_lab.jobs.plan import Plan, jobs, parameters_of_job, plan_of
 from titan_lab.jobs.record import (
     CODES,
@@ -80,8 +82,9 @@ def run_job(
     as well. attempt: from `Ledger.claim`, for who holds the claim already; its instant is then the scheduled
     one.
     beyond_frontier: allow an `as_of` that lies beyond what the job's `source` is known to hold.
-    timeout: for the whole run, as seconds, a timedelta or text such as "30m"; None waits for ever. When it is
-    over the kernel is killed. start_timeout: seconds for the kernel to come up.
+    timeout: for the whole run, as seconds, a timedelta or text such as "30m"; None takes what stands beside
+    the notebook, and waits for ever where nothing does. When it is over the kernel is killed.
+    start_timeout: seconds for the kernel to come up.
     progress: called with (cells begun, cells in all) as each cell begins.
 
     Returns a JobRun whatever became of the notebook; look at its `status`. Raises, before anything is
@@ -90,7 +93,6 @@ def run_job(
     LedgerError where the ledger cannot be used. SIGTERM and SIGINT end the kernel, and the run is recorded as
     interrupted; this needs the main thread.
     """
-    limit = _seconds(timeout)
     if attempt is not None:
         scheduled = attempt.scheduled
     plan = plan_of(
@@ -101,6 +103,7 @@ def run_job(
         scheduled=scheduled,
         beyond_frontier=beyond_frontier,
     )
+    limit = _seconds(plan.declaration.run.timeout if timeout is None else timeout)
     book = ledger if isinstance(ledger, Ledger) else Ledger(ledger, runs=plan.runs)
     run_id = f"{plan.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     claim = nullcontext(attempt) if attempt is not None else book.claim(plan.job, plan.scheduled)
@@ -148,7 +151,23 @@ def _run(
     except LedgerError as failure:
         # The run is over and its record says how; whoever lists next enters that.
         logging.getLogger("titan_lab.jobs").error("%s: not entered in the ledger yet: %s", run_id, failure)
+    _tell_others(plan, record, ledger)
     return run_of(record, folder)
+
+
+def _tell_others(plan: Plan, record: dict[str, Any], ledger: Ledger) -> None:
+    """Tell the job's webhook and Prometheus how the run ended; what goes wrong here fails no run."""
+    log = logging.getLogger("titan_lab.jobs")
+    told_hook = notify(plan.declaration.notify, record)
+    try:
+        if told_hook:
+            record["notified"] = told_hook
+            write_atomically(plan.folder / f"{record['run_id']}.json", as_json(record))
+            if told_hook.startswith("not"):
+                log.warning("%s: %s", record["run_id"], told_hook)
+        write_metrics(ledger, {plan.job, *jobs(plan.source.parent)})
+    except (TitanError, OSError) as failure:
+        log.warning("%s: %s", record["run_id"], failure)
 
 
 # --- BEFORE THE RUN ----------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ class Story:
 
         It is a slider in a notebook, and in a report; arrow keys go from event to event, and the axis above
         it to the instants between them. Card numbers, addresses and the like are masked, see
-        ``titan_lab.unmasked``. Raises MissingExtra without anywidget.
+        ``titan_lab.unmasked``.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)

@@ -10,6 +10,7 @@ outputs.
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -32,7 +33,7 @@ line-height:1.45;color:var(--jp-ui-font-color1,inherit);margin:.4em 0}
 .titan .titan-scroll{overflow-x:auto;max-width:100%}
 .titan-card{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:8px;
 padding:.75em 1em;display:inline-block;max-width:100%;box-sizing:border-box}
-:is(.titan,#titan-) table{border-collapse:collapse;border:0;margin:0;font-size:inherit;
+:is(.titan,#titan-) table{table-layout:auto;border-collapse:collapse;border:0;margin:0;font-size:inherit;
 font-variant-numeric:tabular-nums}
 :is(.titan,#titan-) caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .4em;color:inherit}
 :is(.titan,#titan-) :is(th,td){padding:.28em .8em .28em 0;border:0;text-align:left;vertical-align:top;
@@ -77,6 +78,12 @@ class Html(str):
 def escape(value: object) -> str:
     """Turn any value into text that is safe inside HTML, in a tag's body and in a quoted attribute."""
     return html.escape(str(value), quote=True)
+
+
+def json_in_html(value: Any) -> str:
+    """Write JSON for a `<script type="application/json">`: nothing in it can end the script."""
+    # Inside <script>, only "<" can end it or open a comment; as an escape it is the same JSON.
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def safe(text: str) -> str:

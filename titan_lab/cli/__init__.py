@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, look, notebooks, why
+from titan_lab.cli import bring, jobs, lab, look, notebooks, why
 from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, NO_ANSWER
 from titan_lab.errors import NoSuchAggregate, TitanError
 
@@ -55,6 +55,7 @@ for command in (
     bring.import_,
     jobs.run,
     notebooks.nb,
+    lab.lab,
 ):
     titan.add_command(command)
 

@@ -24,6 +24,7 @@
     ├── MagicError            a notebook's %magic was called with what it does not understand
     ├── NotebookError         a notebook cannot be checked or refreshed
     └── JobError              a scheduled notebook cannot start, or failed
+        ├── TooSoon           a run is about an instant that has not come, or lies beyond the source
         ├── Locked            somebody else runs this job for this instant
         └── LedgerError       the ledger of runs cannot be used, or has no such run
 
@@ -158,6 +159,10 @@ class NotebookError(TitanError):
 
 class JobError(TitanError):
     """A scheduled notebook cannot start, or failed."""
+
+
+class TooSoon(JobError):
+    """A run is about an instant that has not come yet, or that its source does not reach."""
 
 
 class Locked(JobError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,7 @@ import polars as pl
 from titan_lab.clock import Cut, Instant, check_cut, check_version, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
-from titan_lab.notebook import deltas, html
+from titan_lab.notebook import deltas, figures, html
 from titan_lab.notebook.masked import masked
 from titan_lab.notebook.widget import Scrubber
 from titan_lab.states import as_instants
@@ -24,6 +24,9 @@ from titan_lab.why.bisect import verdict
 from titan_lab.why.blame import blame_all
 from titan_lab.why.known import Effective, at_known
 from titan_lab.why.trace import trace
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SHOWN = 25  # events in a notebook's table
 
@@ -177,6 +180,18 @@ class Story:
         ((0, 'cmd-xyz789', None), [None, 'OrderCreated', 'PaymentAuthorized'])
         """
         return trace(self.book.typed, int(self._owners[0]), version)
+
+    def plot(self, title: str | None = None) -> go.Figure:
+        """Draw this life: its status as a band, its events as marks, its amounts as steps.
+
+        Raises MissingExtra where plotly is not installed.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book["550e8400-e29b-41d4-a716-446655440000"].plot().layout.xaxis.title.text
+        'instant (UTC)'
+        """
+        return figures.story(self, title=title)
 
     def history(self, columns: str | Iterable[str] | None = None) -> pl.DataFrame:
         """Give the state after each event, in order of version, with valid_from and valid_to."""

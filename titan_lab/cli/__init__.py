@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, lab, look, notebooks, why
-from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, NO_ANSWER
-from titan_lab.errors import NoSuchAggregate, TitanError
+from titan_lab.cli import bring, jobs, lab, look, notebooks, runs, why
+from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, LOCKED, NO_ANSWER
+from titan_lab.errors import Locked, NoSuchAggregate, TitanError
 
 
 class _Root(click.Group):
@@ -54,10 +54,14 @@ for command in (
     why.explain,
     bring.import_,
     jobs.run,
+    runs.jobs,
     notebooks.nb,
     lab.lab,
 ):
     titan.add_command(command)
+
+
+_CODES = {NoSuchAggregate: NO_ANSWER, Locked: LOCKED}
 
 
 def main() -> None:
@@ -72,7 +76,7 @@ def main() -> None:
         say(f"titan: {error.message}")
         if error.hint:
             say(f"  hint: {error.hint}")
-        sys.exit(NO_ANSWER if isinstance(error, NoSuchAggregate) else BAD_INPUT)
+        sys.exit(next((code for kind, code in _CODES.items() if isinstance(error, kind)), BAD_INPUT))
     except click.ClickException as error:
         error.show()
         sys.exit(BAD_INPUT)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Final
 
 # A field is masked if its name ends in one of these: `address` is `billing_address` and `ipAddress`, too.
@@ -81,7 +82,8 @@ def is_masked(name: str) -> bool:
     (True, True, False)
     """
     words = _words(name)
-    return any(words[-len(one) :] == one for one in (*_DECLARED, *_ADDED)) if words else False
+    ends = [words[start:] for start in range(len(words))]
+    return not (_DECLARED.isdisjoint(ends) and _ADDED.isdisjoint(ends))
 
 
 def masked(value: Any, name: str = "") -> Any:
@@ -185,6 +187,7 @@ def _broken(text: str) -> str:
     return _without_cards(text)
 
 
+@lru_cache(maxsize=4096)
 def _words(name: str) -> tuple[str, ...]:
     """Part a name into its words, however it is written; a number at its end is none."""
     words = [word.lower() for word in _WORDS.findall(name)]

@@ -83,4 +83,7 @@ def _model() -> Any:
         data = traitlets.Unicode().tag(sync=True)
         place = traitlets.Int(0).tag(sync=True)
 
+        def __repr__(self) -> str:
+            return "<Scrubber widget>"
+
     return Model

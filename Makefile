@@ -21,7 +21,7 @@ run: $(VENV)/.run.stamp $(SAMPLES) ## set up, run the job `daily_orders` on the 
 
 test: $(VENV)/.test.stamp $(SAMPLES) ## set up, then prove everything: tests, doctests, README, notebooks (ARGS="-k name")
 	$(BIN)/python -m pytest $(ARGS)
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=120 \
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with=titan_lab/notebook/nbval.cfg --nbval-cell-timeout=120 \
 	  --nbval-kernel-startup-timeout=120 notebooks
 
 lint: $(VENV)/.lint.stamp ## ruff, mypy, and the one-way imports

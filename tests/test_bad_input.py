@@ -24,6 +24,7 @@ from titan_lab.errors import (
     ReadOnly,
     SchemaTooNew,
     SpineError,
+    StepError,
     UnknownScheme,
     WriteError,
 )
@@ -65,6 +66,10 @@ def book() -> Any:
         (lambda log, book: log.to_ocel("x", objects={"user": 5}), EventsError, "5 is no field"),
         (lambda log, book: book.asof(5), SpineError, "the spine is a int, no frame"),
         (lambda log, book: tl.from_frame(5), EventsError, "what is given as events is a int, no frame"),
+        (lambda log, book: log.fold(tl.Order, newer="keep"), EventsError, "newer='keep' says nothing"),
+        (lambda log, book: log.read(since="2025-01-02", until="2025-01-01"), InstantError, "is before"),
+        (lambda log, book: book.at("2025-01-02", version=1), InstantError, "was given both"),
+        (lambda log, book: book["good"].at(version=-1), InstantError, "there is no version -1"),
         (lambda log, book: log.to_csv("."), WriteError, "cannot be written"),
         (lambda log, book: log.to_xes("README.md/x.xes"), WriteError, "cannot be written"),
     ],
@@ -76,6 +81,42 @@ def test_it_is_told_what_was_given_and_what_to_give(ask: Any, error: type, told:
     with pytest.raises(error, match=re.escape(told)) as caught:
         ask(log, log.fold(tl.Order))
     assert caught.value.hint
+
+
+def test_a_day_in_a_spine_is_told_how_to_become_an_instant(book: Any) -> None:
+    """The hint can be pasted, and then it works."""
+    spine = pl.DataFrame({"aggregate_id": ["good"], "ts": [datetime(2025, 1, 2, tzinfo=UTC).date()]})
+    with pytest.raises(SpineError, match="naive: Date") as caught:
+        book.asof(spine)
+    mended = eval(caught.value.hint.partition(" says")[0], {"frame": spine, "pl": pl})
+    assert book.asof(mended)["version"].to_list() == [1]
+
+
+def test_a_struct_that_is_null_is_no_metadata_rather_than_bad_json() -> None:
+    """As a reader of JSON lines gives it, where some events say nothing of themselves."""
+    rows = {
+        "aggregate_id": ["a", "b"],
+        "version": [1, 1],
+        "event_type": ["OrderShipped"] * 2,
+        "payload": [{"tracking": "x"}, {"tracking": "y"}],
+        "metadata": [{"correlation_id": "r"}, None],
+        "timestamp": ["2025-01-01T10:00Z"] * 2,
+    }
+    log = tl.from_frame(pl.DataFrame(rows))
+    assert log.rejected.is_empty()
+    assert log.read()["metadata"].to_list() == ['{"correlation_id":"r"}', None]
+
+
+def test_a_step_that_fails_says_at_which_event() -> None:
+    """The function is the user's, so the error names what it was given."""
+
+    class Divided(tl.Order):
+        share = tl.step(lambda value, event: 1 / 0, 0.0)
+
+    with pytest.raises(
+        StepError, match="ZeroDivisionError: division by zero, at OrderCreated good version 1"
+    ):
+        _ = log_of(GOOD).fold(Divided).now
 
 
 # --- instants ----------------------------------------------------------------------------------------------

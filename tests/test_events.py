@@ -57,7 +57,7 @@ def test_events_come_back_sorted_by_aggregate_and_version_with_the_declared_type
         ({"event_type": None}, "event_type", "event_type is missing"),
         ({"timestamp": "soon"}, "timestamp", "no instant"),
         ({"timestamp": None}, "timestamp", "no instant"),
-        ({"timestamp": "2025-01-01T10:00:00"}, "timestamp", "open the log with zone="),
+        ({"timestamp": "2025-01-01T10:00:00"}, "timestamp", "say of which zone"),
         ({"payload": None}, "payload", "payload is missing"),
         ({"payload": "{"}, "$", "not the text of one JSON object"),
         ({"payload": "[1]"}, "$", "not the text of one JSON object"),

@@ -14,6 +14,7 @@ import pytest
 import titan_lab as tl
 from titan_lab.errors import EventsError
 from titan_lab.notebook import figures
+from titan_lab.notebook.figures.family import see_through
 
 T0 = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -119,7 +120,7 @@ def test_a_story_shows_every_event_where_it_counts_and_amounts_to_the_cent(book,
     assert set(lines) == {"total", "paid", "refunded"}
     assert lines["total"].y[-1] == float(tale.now.total)
     bands = [shape.fillcolor for shape in figure.layout.shapes]
-    assert bands[-1] == figures._see_through(figures.COLOURS["CANCELLED"])
+    assert bands[-1] == see_through(figures.COLOURS["CANCELLED"])
 
 
 def test_an_order_of_one_event_has_a_story_too(book):

@@ -16,18 +16,14 @@ import pytest
 
 from titan_lab.jobs.parameters import parameters_of
 from titan_lab.jobs.run import run_job
+from titan_lab.notebook.check import SANITIZERS
 from titan_lab.notebook.export import FIGURE
 from titan_lab.notebook.refresh import executed
+from titan_lab.notebook.review import PATHS, SECRETS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINES = sorted((ROOT / "pipelines").glob("*.ipynb"))
-SECRETS = (
-    r"(?i)\b(?:password|passwd|secret|token|api_?key)\b\s*[=:]\s*[\"']\w",
-    r"\w+://[^\s/:@\"']+:[^\s/@\"']+@",
-    r"AKIA[0-9A-Z]{16}",
-    r"-----BEGIN [A-Z ]*PRIVATE KEY",
-)
 
 
 def name(path: Path) -> str:
@@ -126,7 +122,7 @@ def nbval(path: Path, notebook, folder: Path) -> tuple[int, set[int], str]:
         "--nbval-cell-timeout=120",
         "--nbval-kernel-startup-timeout=120",
     ]
-    sanitised = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval.cfg'}"
+    sanitised = f"--nbval-sanitize-with={SANITIZERS}"
     plain = ["-q", "--tb=short", "-rf", "-p", "no:cacheprovider", "notebooks"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
     done = subprocess.run(
@@ -206,7 +202,7 @@ def test_a_notebook_is_kept_as_the_house_keeps_them(path):
     assert [number for number, cell in enumerate(cells) if "parameters" in tags(cell)] == [0]
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     assert not [cell.id for cell in notebook.cells if re.fullmatch(r"[0-9a-f-]{8,}", cell.id)]
-    assert not re.findall(r"/(?:home|Users|root|work)/\w+|/tmp/\w+|(?:sqlite:///|parquet://)/\w", text)
+    assert not PATHS.findall(text)
     assert len(text) < 300_000
 
 
@@ -215,7 +211,7 @@ def test_a_notebook_holds_no_secret(path):
     """Parameters and outputs are kept for good; a secret belongs to the environment."""
     text = path.read_text("utf-8").replace('\\"', '"')
 
-    assert not [found for pattern in SECRETS for found in re.findall(pattern, text)]
+    assert not [found for pattern in SECRETS.values() for found in re.findall(pattern, text)]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +219,7 @@ def test_a_notebook_holds_no_secret(path):
 )
 def test_a_secret_would_be_noticed(secret):
     """The search above can fail."""
-    assert any(re.search(pattern, secret) for pattern in SECRETS)
+    assert any(re.search(pattern, secret) for pattern in SECRETS.values())
 
 
 @pytest.mark.parametrize("path", EXAMPLES + PIPELINES, ids=name)

@@ -142,6 +142,14 @@ def test_causes_are_places_within_the_life_and_names_outside_of_it() -> None:
     assert data["causes"]["3"] == [3, []]
 
 
+def test_causes_can_be_left_out() -> None:
+    """What the event's own metadata names stays beside it."""
+    data = travelled(sample()[ORDER].scrub(causes=False))
+
+    assert data["causes"] == {}
+    assert data["metadata"][0]["causation_id"] == "cmd-xyz789"
+
+
 def test_a_cause_in_another_life_is_named() -> None:
     """With its type, its aggregate and its version."""
     rows = [

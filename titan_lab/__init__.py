@@ -31,6 +31,7 @@ _PUBLIC = {
     "EventLog": "log",
     "EventType": "payload",
     "ItemsReturned": "orders.events",
+    "Ledger": "jobs.ledger",
     "Order": "orders.order",
     "OrderCancelled": "orders.events",
     "OrderCorrected": "orders.events",
@@ -52,6 +53,7 @@ _PUBLIC = {
     "latest": "reducers",
     "machine": "reducers",
     "mask": "notebook.masked",
+    "nothing_to_do": "notebook.nothing",
     "open": "connect:open_log",
     "run_job": "jobs.run",
     "smallest": "reducers",
@@ -95,10 +97,12 @@ if TYPE_CHECKING:
     from titan_lab.event import Event as Event
     from titan_lab.fold import Aggregate as Aggregate
     from titan_lab.fold import Check as Check
+    from titan_lab.jobs.ledger import Ledger as Ledger
     from titan_lab.jobs.run import run_job as run_job
     from titan_lab.log import EventLog as EventLog
     from titan_lab.notebook.masked import mask as mask
     from titan_lab.notebook.masked import unmasked as unmasked
+    from titan_lab.notebook.nothing import nothing_to_do as nothing_to_do
     from titan_lab.orders.events import ItemsReturned as ItemsReturned
     from titan_lab.orders.events import OrderCancelled as OrderCancelled
     from titan_lab.orders.events import OrderCorrected as OrderCorrected

@@ -35,11 +35,14 @@ def spine_frame(spine: Any, on: str, by: str) -> pl.DataFrame:
     dtype = frame.schema[on]
     if not (isinstance(dtype, pl.Datetime) and dtype.time_zone):
         naive = isinstance(dtype, pl.Datetime | pl.Date)
+        mended = {
+            pl.Datetime: "dt.replace_time_zone('UTC')",
+            pl.Date: "cast(pl.Datetime('us', 'UTC'))",
+            pl.String: "str.to_datetime(time_zone='UTC')",
+        }.get(type(dtype), "cast(pl.Datetime('us')).dt.replace_time_zone('UTC')")
         raise SpineError(
             f"the spine's {on!r} is {'naive' if naive else 'no datetime'}: {dtype}",
-            hint=f"frame.with_columns(pl.col({on!r}).dt.replace_time_zone('UTC')) says which zone it is in"
-            if naive
-            else f"frame.with_columns(pl.col({on!r}).str.to_datetime(time_zone='UTC')) reads text",
+            hint=f"frame.with_columns(pl.col({on!r}).{mended}) says which instants it holds",
             column=on,
         )
     return frame.with_columns(

@@ -11,15 +11,13 @@ from titan_lab.errors import NoSuchAggregate, nearest
 from titan_lab.notebook import deltas, html
 from titan_lab.notebook.widget import Scrubber
 from titan_lab.story import Story
-from titan_lab.verbs.clocks import TwoClocks
-from titan_lab.verbs.mining import Mined
-from titan_lab.verbs.why import Explained
+from titan_lab.verbs.plots import Drawn
 from titan_lab.whatif.branch import Edited
 
 NEAR = 20_000  # ids among which near ones are looked for
 
 
-class Book(TwoClocks, Explained, Mined):
+class Book(Drawn):
     """The Timeline of all aggregates. ``book["id"]`` opens one life.
 
     kept: where it is kept on disk, and why it was folded again if it was; see ``log.fold(..., keep=)``.

@@ -63,7 +63,8 @@ def instant(moment: Instant, zone: str | None = None) -> datetime:
 
     Accepts an aware datetime, ISO-8601 text with a zone (``Z`` or an offset), and a date or ``YYYY-MM-DD``,
     which is its first instant in `zone` (UTC without one). A naive datetime takes `zone` if there is one.
-    Where clocks were set back, a naive moment is the first of the two.
+    Where clocks were set back, a naive moment is the first of the two; a time that they skipped is read as
+    the clock went before.
 
     Raises InstantError for a naive moment without a zone, and for what is no moment.
 
@@ -153,6 +154,10 @@ def check_version(version: object) -> int:
     """Refuse what is no version of an event."""
     if not isinstance(version, int | np.integer) or isinstance(version, bool):
         raise InstantError(f"{version!r} is no version, which is a whole number", hint="version=3")
+    if version < 0:
+        raise InstantError(
+            f"there is no version {version}", hint="version=0 is before the first event, 1 after it"
+        )
     return int(version)
 
 

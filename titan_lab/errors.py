@@ -13,6 +13,7 @@
     ├── PredicateError        a predicate raises, or says neither true nor false
     │   └── NotMonotone       it does not turn true once and for all
     ├── BranchError           a what-if edit that cannot be made
+    ├── StepError             the function of a `step` raises
     ├── SpineError            the frame handed to `asof` cannot be joined
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
@@ -23,6 +24,7 @@
     ├── MagicError            a notebook's %magic was called with what it does not understand
     ├── NotebookError         a notebook cannot be checked or refreshed
     └── JobError              a scheduled notebook cannot start, or failed
+        ├── TooSoon           a run is about an instant that has not come, or lies beyond the source
         ├── Locked            somebody else runs this job for this instant
         └── LedgerError       the ledger of runs cannot be used, or has no such run
 
@@ -107,6 +109,10 @@ class NotMonotone(PredicateError):
     """A predicate that is searched by halving holds at one moment, and at a later one no more."""
 
 
+class StepError(TitanError, ValueError):
+    """A `step` of an aggregate raises."""
+
+
 class SpineError(TitanError, ValueError):
     """The frame handed to `asof` cannot be joined."""
 
@@ -153,6 +159,10 @@ class NotebookError(TitanError):
 
 class JobError(TitanError):
     """A scheduled notebook cannot start, or failed."""
+
+
+class TooSoon(JobError):
+    """A run is about an instant that has not come yet, or that its source does not reach."""
 
 
 class Locked(JobError):

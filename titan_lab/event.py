@@ -308,7 +308,7 @@ def as_text(column: pl.Series) -> pl.Series:
 def as_json(column: pl.Series) -> pl.Series:
     """Read a column as JSON text: structs and Python objects are written out, text stays as it is."""
     if isinstance(column.dtype, pl.Struct):
-        return column.struct.json_encode()
+        return column.struct.json_encode().set(column.is_null(), None)
     if column.dtype == pl.Object:
         texts = [
             value if value is None or isinstance(value, str) else json.dumps(value, default=str)
@@ -332,7 +332,9 @@ def _faults(
 ) -> list[tuple[str, str, np.ndarray]]:
     no_moment = "no instant: expected ISO-8601 with a zone, such as 2025-01-01T10:00:00Z"
     if zone is None:
-        no_moment += "; without a zone, open the log with zone="
+        no_moment += (
+            "; if they are local times, say of which zone: zone='Europe/Berlin' beside the URL or frame"
+        )
     faults: list[tuple[str, str, np.ndarray]] = []
     for column, reason in (
         ("aggregate_id", "aggregate_id is missing"),
@@ -361,6 +363,7 @@ def _faults(
 
 def _one_moment(text: str, zone: str | None) -> datetime | None:
     try:
-        return instant(text, zone) if len(text) > len("2025-01-01") else None
+        # Without a zone a day is no moment that an event can have happened at.
+        return instant(text, zone) if zone or len(text) > len("2025-01-01") else None
     except InstantError:
         return None

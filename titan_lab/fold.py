@@ -172,9 +172,9 @@ class Aggregate:
         in_sight = _event_types_in_sight(own.values(), sys._getframe(1))
         # A `step` that names no events listens to all that the other columns listen to, so it is bound last.
         for name, reducer in sorted(own.items(), key=lambda one: isinstance(one[1], step)):
-            if name in ROW and name != "version":
+            if name in ROW:
                 raise DeclarationError(
-                    f"{cls.__name__}.{name}: every state has a {name} already", hint="rename the column"
+                    f"{cls.__name__}.{name}: every state has its {name} already", hint="rename the column"
                 )
             reducer.bind(name, cls._declared() if isinstance(reducer, step) else in_sight)
         cls.events = cls._declared() | {event.event_type: event for event in cls.also}
@@ -209,7 +209,7 @@ class Aggregate:
                 known = [*cls.reducers, *ROW]
                 raise NoSuchColumn(
                     f"{cls.__name__} has no column {name!r}; it has {', '.join(known)}",
-                    hint=nearest(name, known),
+                    hint=nearest(name, known) or f"name one of its own: {', '.join(map(repr, cls.reducers))}",
                     column=name,
                 )
         return wanted

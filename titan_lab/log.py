@@ -177,6 +177,8 @@ class EventLog(Events):
         500
         """
         declared(aggregate)
+        if newer not in ("raise", "reject"):
+            raise EventsError(f"newer={newer!r} says nothing", hint="newer='raise' or newer='reject'")
         request = scope(aggregates=aggregates)
         known: dict[str, Any] = {
             "read_events": lambda ids: self.read(aggregates=ids),

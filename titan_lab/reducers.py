@@ -64,7 +64,10 @@ class Reducer:
                 )
             self._listen(known[class_name], field)
         if not self.sources:
-            raise DeclarationError(f"{name} listens to no event", hint="name at least one event type")
+            raise DeclarationError(
+                f"{name} listens to no event",
+                hint="name at least one event type, by its class: latest(Opened)",
+            )
         self.dtype = self.column_dtype()
 
     def column_dtype(self) -> pl.DataType:

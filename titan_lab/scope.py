@@ -8,7 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
-from titan_lab.clock import Instant, instant
+from titan_lab.clock import Instant, instant, interval
 from titan_lab.errors import EventsError
 
 
@@ -63,6 +63,8 @@ def scope(
     zone: str | None = None,
 ) -> Scope:
     """Build a request from what a caller writes: one id or several, names or event classes, any instant."""
+    if since is not None and until is not None:
+        interval(since, until, zone, "log.read(since={}, until={})")
     return Scope(
         aggregates=None if aggregates is None else tuple(str(one) for one in _several(aggregates)),
         types=None if types is None else tuple(_type_name(kind) for kind in _several(types)),

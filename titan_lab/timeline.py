@@ -115,7 +115,8 @@ class Timeline(States):
         wanted = self.wanted(columns)
         if (when is None) == (version is None):
             raise InstantError(
-                "at needs an instant or a version", hint="book.at('2025-01-15T14:00Z') or book.at(version=3)"
+                f"at needs an instant or a version, and was given {'neither' if when is None else 'both'}",
+                hint="book.at('2025-01-15T14:00Z') or book.at(version=3)",
             )
         if version is not None:
             rows, owners = self.rows.prefixes(self.typed.version, check_version(version))
@@ -126,6 +127,19 @@ class Timeline(States):
         counted = self.rows.counted(cut)
         rows, owners = self.rows.prefixes(counted, moment)
         return self.frame(rows, owners, wanted, counted)
+
+    @property
+    def now(self) -> pl.DataFrame:
+        """Give the state of every aggregate after its last event, as ``at`` does.
+
+        >>> import titan_lab as tl
+        >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
+        >>> book.now["status"].value_counts(sort=True).row(0)
+        ('DELIVERED', 376)
+        """
+        owners = np.arange(len(self))
+        counted = self.rows.counted("prefix")
+        return self.frame(self.rows.last.astype(np.intp), owners, self.wanted(None), counted)
 
     def history(
         self,
@@ -275,9 +289,9 @@ class Timeline(States):
     @property
     def undeclared(self) -> dict[str, int]:
         """Count the events whose type the aggregate does not declare: kept, and folded as no change."""
-        names, counts = np.unique(self.typed.kind, return_counts=True)
-        told = {self.typed.kinds[name]: int(n) for name, n in zip(names, counts, strict=True)}
-        return {name: n for name, n in told.items() if name not in self.aggregate.events}
+        counts = np.bincount(self.typed.kind, minlength=len(self.typed.kinds))
+        told = zip(self.typed.kinds, counts.tolist(), strict=True)
+        return {name: n for name, n in told if n and name not in self.aggregate.events}
 
     @cached_property
     def span(self) -> tuple[int, int] | None:
@@ -287,6 +301,8 @@ class Timeline(States):
 
     def __repr__(self) -> str:
         rejected = f", {len(self.rejected):,} rejected" if len(self.rejected) else ""
+        undeclared = sum(self.undeclared.values())
+        rejected += f", {undeclared:,} of no type it declares" if undeclared else ""
         name = self.aggregate.__name__
         if self.span is None:
             return f"<Timeline of {name}: no events from {self.basis.source}{rejected}>"

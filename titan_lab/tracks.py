@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from titan_lab.amounts import Wide, from_units, is_exact, to_units
-from titan_lab.errors import DeclarationError, EventsError
+from titan_lab.errors import DeclarationError, EventsError, StepError
 from titan_lab.event import TIMESTAMP, Event
 from titan_lab.lists import Lists, lists_together, ranges
 from titan_lab.payload import EventType
@@ -320,12 +320,24 @@ class Stepped(Latest):
         for row, event in zip(self.rows, self.typed.events(self.declared, self.rows), strict=True):
             if event.aggregate_id != life:
                 value, setter, life = self.start(), -1, event.aggregate_id
-            before, value = value, self.step(value, event)
+            before, value = value, self._next(value, event)
             setter = setter if value == before else int(row)
             after.append(value)
             setters.append(setter)
         self._setters = np.array(setters, dtype=np.int64)
         return pl.Series([*after, self.start()], dtype=self.dtype)
+
+    def _next(self, value: Any, event: Event) -> Any:
+        try:
+            return self.step(value, event)
+        except Exception as error:
+            raise StepError(
+                f"a step failed with {type(error).__name__}: {error}, at {event.event_type} "
+                f"{event.aggregate_id} version {event.version}",
+                hint="it is given every event of its types, and the value after the one before",
+                aggregate_id=event.aggregate_id,
+                version=event.version,
+            ) from error
 
     @property
     def setters(self) -> np.ndarray:

@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, look, why
-from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, NO_ANSWER
-from titan_lab.errors import NoSuchAggregate, TitanError
+from titan_lab.cli import bring, jobs, look, notebooks, runs, schedule, why
+from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, LOCKED, NO_ANSWER
+from titan_lab.errors import Locked, NoSuchAggregate, TitanError
 
 
 class _Root(click.Group):
@@ -46,8 +46,23 @@ def demo() -> None:
     demo()
 
 
-for command in (look.inspect, look.at, why.diff, why.blame, why.explain, bring.import_, jobs.run):
+for command in (
+    look.inspect,
+    look.at,
+    why.diff,
+    why.blame,
+    why.explain,
+    bring.import_,
+    jobs.run,
+    schedule.schedule,
+    schedule.backfill,
+    runs.jobs,
+    notebooks.nb,
+):
     titan.add_command(command)
+
+
+_CODES = {NoSuchAggregate: NO_ANSWER, Locked: LOCKED}
 
 
 def main() -> None:
@@ -62,7 +77,7 @@ def main() -> None:
         say(f"titan: {error.message}")
         if error.hint:
             say(f"  hint: {error.hint}")
-        sys.exit(NO_ANSWER if isinstance(error, NoSuchAggregate) else BAD_INPUT)
+        sys.exit(next((code for kind, code in _CODES.items() if isinstance(error, kind)), BAD_INPUT))
     except click.ClickException as error:
         error.show()
         sys.exit(BAD_INPUT)

@@ -6,6 +6,7 @@ import click
 
 NO_ANSWER = 1
 BAD_INPUT = 2
+LOCKED = 75  # as in titan_lab.jobs.record, which this does not load
 INTERRUPTED = 130
 ROWS = 20  # of a table, unless --limit says otherwise
 

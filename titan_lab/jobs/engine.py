@@ -17,7 +17,12 @@ from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import output_from_msg
+from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.log import logger
+
+from titan_lab.jobs.bounded import Printed
 
 
 class Watch:
@@ -114,6 +119,47 @@ class TitanKernelManager(AsyncKernelManager):
         return alive
 
 
+class TitanClient(PapermillNotebookClient):
+    """Execute cells as papermill does; join what a cell prints in one go, and keep it within bounds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._printed: dict[int, tuple[Any, Printed]] = {}  # by the identity of the output
+
+    def execute_cell(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().execute_cell(*args, **kwargs)
+        finally:
+            for output, printed in self._printed.values():
+                output["text"] = printed.text()
+            self._printed.clear()
+
+    def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
+        hooked = self.output_hook_stack[msg["parent_header"].get("msg_id")]
+        if msg["msg_type"] != "stream" or hooked or self.clear_before_next_output:
+            return super().output(outs, msg, display_id, cell_index)
+        added = output_from_msg(msg)
+        output = _same_stream(outs, added["name"])
+        if output is None:
+            output = output_from_msg(msg)
+            output["text"] = ""
+            outs.append(output)
+        _, printed = self._printed.setdefault(id(output), (output, Printed()))
+        if printed.add(added["text"]):
+            output["text"] = printed.text()
+        return added  # what papermill logs, if it is asked to
+
+
+def _same_stream(outs: list[Any], name: str) -> Any:
+    """Find what was printed to a stream since something else was last shown."""
+    for output in reversed(outs):
+        if output["output_type"] != "stream":
+            return None
+        if output["name"] == name:
+            return output
+    return None
+
+
 class TitanEngine(NBClientEngine):
     """Execute through nbclient as papermill does, and mark the cell that was running when a kernel died.
 
@@ -129,19 +175,26 @@ class TitanEngine(NBClientEngine):
         watch: Watch | None = None,
         folder: str | None = None,
         variables: Mapping[str, str] | None = None,
+        start_timeout: float = 60,
+        execution_timeout: float | None = None,
+        timeout: float | None = None,
+        input_path: str | None = None,
         **kwargs: Any,
     ) -> Any:
         watch = watch or Watch()
         bound = {"watch": watch, "folder": folder, "variables": variables}
         cells = len(nb_man.nb.cells)
         try:
-            return super().execute_managed_notebook(
+            return TitanClient(
                 nb_man,
-                kernel_name,
+                kernel_name=kernel_name,
                 kernel_manager_class=type("TitanKernelManager", (TitanKernelManager,), bound),
                 on_cell_start=lambda cell, cell_index: watch.cell_starts(cell, cell_index, cells),
+                startup_timeout=start_timeout,
+                timeout=execution_timeout or timeout,
+                log=logger,
                 **kwargs,
-            )
+            ).execute()
         except BaseException:
             _mark_failed(nb_man, watch.cell)
             raise

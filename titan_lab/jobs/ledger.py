@@ -20,11 +20,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +32,7 @@ from titan_lab.clock import Instant, instant, iso
 from titan_lab.errors import LedgerError, Locked, MissingExtra, nearest
 from titan_lab.jobs.locks import FileLocks, Locks, ServerLocks
 from titan_lab.jobs.parameters import redact
+from titan_lab.jobs.record import close_record
 from titan_lab.paths import project_root
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 LEDGER_VARIABLE: Final = "TITAN_LEDGER"
 STATUSES: Final = ("running", "ok", "nothing", "failed", "timeout", "died", "interrupted")
 DONE: Final = ("ok", "nothing")  # what need not be run again for the same instant
-_STRUCTURED: Final = ("basis", "outputs", "parameters", "results")
+STRUCTURED: Final = ("basis", "parameters", "results")  # columns of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,13 @@ class Ledger:
             table = _runs()
             connection.execute(table.update().where(table.c.run_id == row.pop("run_id")).values(row))
 
+    def mark_pruned(self, run_id: str) -> None:
+        """Write that the files of a run are removed now."""
+        with self._connection() as connection:
+            c = _runs().c
+            chosen = _runs().update().where(c.run_id == run_id, c.status != "running")
+            connection.execute(chosen.values(pruned=datetime.now(UTC), outputs="[]"))
+
     # --- READING -----------------------------------------------------------------------------------------
 
     def runs(
@@ -144,7 +151,8 @@ class Ledger:
         from 1; status String; exit_code Int64, null while running and after `kill -9`; started, finished
         Datetime[us, UTC]; error String, a sentence; failing_cell Int64, from 0; basis, parameters, results
         String, as JSON; outputs List[String], paths from the folder of runs on; revision String; pid Int64;
-        host String; pruned Datetime[us, UTC], when its files were removed.
+        host String; record String, the path of its JSON record from there; pruned Datetime[us, UTC], when
+        its files were removed.
 
         Raises LedgerError for a status that none can have.
         """
@@ -191,10 +199,14 @@ class Ledger:
         found = self._rows(chosen.order_by(c.scheduled.desc(), c.attempt.desc()).limit(1))
         return found[0] if found else None
 
-    def attempts(self, job: str, scheduled: Instant) -> pl.DataFrame:
-        """List all runs of a job for one instant, the first attempt first; columns as in `runs`."""
+    def attempts(self, job: str, scheduled: Instant, *, settle: bool = True) -> pl.DataFrame:
+        """List all runs of a job for one instant, the first attempt first; columns as in `runs`.
+
+        settle: write down first which of them died unseen; without it, this writes nothing at all.
+        """
         moment = instant(scheduled)
-        self._settle(job, moment)
+        if settle:
+            self._settle(job, moment)
         c = _runs().c
         chosen = _runs().select().where(c.job == job, c.scheduled == moment)
         return _frame(self._rows(chosen.order_by(c.attempt)))
@@ -228,14 +240,18 @@ class Ledger:
                 self._bury(row)
 
     def _bury(self, row: dict[str, Any]) -> None:
+        """Enter the end of a run that could not do so: as its record has it, else as `died`."""
         told = f"its process ({row['pid']} on {row['host']}) was killed, or the machine stopped"
+        path = self.folder / row["record"] if row["record"] else None
+        record = close_record(path, told) if path else None
+        values = _row(record) if record else {"status": "died", "error": told}
         c = _runs().c
         with self._connection() as connection:
             connection.execute(
                 _runs()
                 .update()
                 .where(c.run_id == row["run_id"], c.status == "running")
-                .values(status="died", error=told)
+                .values({k: v for k, v in values.items() if k != "run_id"})
             )
 
     def _locked(self, job: str, moment: datetime) -> Locked:
@@ -294,7 +310,14 @@ class Ledger:
         return ServerLocks(self._engine)
 
     def _there(self) -> bool:
-        return self._file is None or self._file.exists()
+        if self._file:
+            return self._file.exists()
+        if not self._made:
+            from sqlalchemy import inspect
+
+            with _told(self):
+                self._made = inspect(self._engine).has_table(_runs().name)
+        return self._made
 
     def _make(self) -> None:
         if self._made:
@@ -311,12 +334,10 @@ class Ledger:
     def _rows(self, chosen: Select[Any]) -> list[dict[str, Any]]:
         if not self._there():
             return []
-        if not self._file:
-            self._make()
         with self._connection() as connection:
             found = [dict(row) for row in connection.execute(chosen).mappings()]
         for row in found:
-            row.update({name: json.loads(row[name]) for name in _STRUCTURED})
+            row.update({name: json.loads(row[name]) for name in (*STRUCTURED, "outputs")})
         return found
 
 
@@ -399,6 +420,7 @@ def _declare() -> Table:
         Column("revision", Text),
         Column("pid", BigInteger),
         Column("host", Text),
+        Column("record", Text),
         Column("pruned", Moment),
         UniqueConstraint("job", "scheduled", "attempt"),
         Index("titan_runs_started", "started"),
@@ -426,9 +448,10 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "results": record["results"],
         "revision": record["revision"],
         "pid": record["pid"],
-        "host": record.get("host") or socket.gethostname(),
+        "host": record["host"],
+        "record": record.get("record"),
     }
-    texts = {name: json.dumps(row[name]) for name in _STRUCTURED}
+    texts = {name: json.dumps(row[name]) for name in (*STRUCTURED, "outputs")}
     return {k: _storable(v) for k, v in (row | texts).items()}
 
 
@@ -447,8 +470,5 @@ def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     kinds |= dict.fromkeys(("attempt", "exit_code", "failing_cell", "pid"), pl.Int64)
     kinds |= dict.fromkeys(("scheduled", "started", "finished", "pruned"), moment)
     kinds["outputs"] = pl.List(pl.String)
-    texts = [
-        row | {name: json.dumps(row[name], ensure_ascii=False) for name in _STRUCTURED if name != "outputs"}
-        for row in rows
-    ]
+    texts = [row | {name: json.dumps(row[name], ensure_ascii=False) for name in STRUCTURED} for row in rows]
     return pl.DataFrame(texts, schema=kinds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,8 +20,9 @@ from titan_lab.errors import JobError
 from titan_lab.notebook.html import card
 from titan_lab.paths import written
 
-OK, FAILED, USAGE, TIMEOUT, DIED = 0, 1, 2, 3, 4
-CODES: Final = {"ok": OK, "failed": FAILED, "timeout": TIMEOUT, "died": DIED}
+OK, FAILED, USAGE, TIMEOUT, DIED, NOTHING = 0, 1, 2, 3, 4, 6
+LOCKED = 75  # EX_TEMPFAIL of sysexits.h: what mail and batch systems take for "try again later"
+CODES: Final = {"ok": OK, "failed": FAILED, "timeout": TIMEOUT, "died": DIED, "nothing": NOTHING}
 _RECORDED_PACKAGES: Final = (
     "titan-lab",
     "polars",
@@ -41,9 +43,9 @@ class JobRun:
 
     job: str
     run_id: str  # sorts by start; unique
-    status: str  # ok, failed, timeout, died, interrupted; in a record also: running
-    exit_code: int  # 0 ok, 1 a cell failed, 3 out of time, 4 the kernel died, 128 + signal when interrupted
-    as_of: str  # the instant the run is about, ISO-8601
+    status: str  # ok, nothing, failed, timeout, died, interrupted; in a record also: running
+    exit_code: int  # 0 ok, 1 a cell failed, 3 out of time, 4 the kernel died, 6 nothing to do, 128 + signal
+    as_of: str  # the instant the run is about, as it was given
     started: datetime
     finished: datetime
     parameters: dict[str, Any]  # every value the notebook saw, defaults too
@@ -52,6 +54,7 @@ class JobRun:
     report: Path | None
     error: dict[str, Any] | None = None  # kind, message, and where it is known: cell, source, traceback
     results: dict[str, Any] = field(default_factory=dict)  # what the notebook handed to `glue`
+    attempt: int = 1  # how often this job was run for this instant, this time included
 
     @property
     def record(self) -> Path:
@@ -72,6 +75,7 @@ class JobRun:
             "as of": self.as_of,
             "started": self.started,
             "took": self.took,
+            "attempt": self.attempt,
             "report": self.report or None,
             **{f"result: {name}": value for name, value in self.results.items()},
         }
@@ -86,7 +90,7 @@ def read_run(record: str | os.PathLike[str]) -> JobRun:
     """
     path = Path(record)
     found = json.loads(path.read_text("utf-8"))
-    if found["status"] == "running":
+    if not found["finished"]:
         raise JobError(
             f"run {found['run_id']} of {found['job']} has no end on record (process {found['pid']})",
             hint="it is still running, or its process was killed; then run the job again",
@@ -98,6 +102,22 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, even if the process is killed in between."""
     with written(path) as file:
         file.write(text)
+
+
+def close_record(path: Path, told: str) -> dict[str, Any] | None:
+    """Give the end of a run whose process is gone; where its record has none, write `died` into it.
+
+    The half-executed notebook goes. Gives None where the record is not on this machine, or no more.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if record["status"] == "running":
+            record |= {"status": "died", "error": {"kind": "Killed", "message": told}}
+            write_atomically(path, as_json(record))
+            path.with_name(f".{record['run_id']}.partial.ipynb").unlink(missing_ok=True)
+    except (OSError, ValueError):
+        return None
+    return record
 
 
 def run_of(record: Mapping[str, Any], folder: Path) -> JobRun:
@@ -116,12 +136,14 @@ def run_of(record: Mapping[str, Any], folder: Path) -> JobRun:
         report=folder / record["report"] if record["report"] else None,
         error=record["error"],
         results=dict(record["results"]),
+        attempt=record.get("attempt", 1),
     )
 
 
 def as_json(record: Mapping[str, Any]) -> str:
-    """Write a record as the text of its file."""
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    """Write a record as the text of its file. Half a surrogate pair, which no file takes, stays an escape."""
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    return re.sub(r"[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def relative(path: Path, root: Path) -> str:

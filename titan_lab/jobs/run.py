@@ -10,30 +10,31 @@ A run leaves three files side by side, all named by its run_id, and a folder of 
     RUN.json    the run's own record: status, exit code, error, parameters, hash of the input, versions
     RUN/        where the notebook's `out` parameter points
 
-The record is what to trust. It is written before the kernel starts, as "running", and again at the very end.
-Nothing in it is read off papermill's metadata, which calls cells completed whose kernel was killed.
+The record is what to trust, and the ledger's row is made of it. It is written before the kernel starts, as
+"running", and again at the very end. Nothing in it is read off papermill's metadata, which calls cells
+completed whose kernel was killed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import re
 import secrets
-import signal
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan_lab.clock import duration, instant, iso
-from titan_lab.errors import JobError, MissingExtra, nearest
-from titan_lab.jobs.parameters import Parameter, parameters_of, redact, resolve
+from titan_lab.clock import Instant, duration, iso
+from titan_lab.errors import JobError, LedgerError, TitanError
+from titan_lab.jobs.artefacts import keep, outputs, told
+from titan_lab.jobs.execution import execute, watched
+from titan_lab.jobs.ledger import Attempt, Ledger
+from titan_lab.jobs.metrics import write_metrics
+from titan_lab.jobs.notify import notify
+from titan_lab.jobs.plan import Plan, jobs, parameters_of_job, plan_of
 from titan_lab.jobs.record import (
     CODES,
     FAILED,
@@ -45,22 +46,12 @@ from titan_lab.jobs.record import (
     versions,
     write_atomically,
 )
-from titan_lab.notebook.glue import glued
-from titan_lab.paths import ROOT_VARIABLE, project_root
+from titan_lab.paths import ROOT_VARIABLE
 
 if TYPE_CHECKING:
     from titan_lab.jobs.engine import Watch
 
-
-def jobs(pipelines: str | os.PathLike[str] = "pipelines") -> list[str]:
-    """List the jobs by name, sorted: the notebooks of a folder."""
-    return sorted(p.stem for p in _under_root(pipelines).glob("*.ipynb"))
-
-
-def parameters_of_job(job: str, *, pipelines: str | os.PathLike[str] = "pipelines") -> list[Parameter]:
-    """Read which parameters a job declares: names, types, defaults and help, in the order of its source."""
-    source = _find(job, pipelines)
-    return parameters_of(_load(source.read_bytes(), source), source.name)
+__all__ = ["jobs", "parameters_of_job", "run_job"]
 
 
 def run_job(
@@ -69,6 +60,10 @@ def run_job(
     *,
     pipelines: str | os.PathLike[str] = "pipelines",
     out: str | os.PathLike[str] = "runs",
+    ledger: Ledger | str | None = None,
+    scheduled: Instant | None = None,
+    attempt: Attempt | None = None,
+    beyond_frontier: bool = False,
     timeout: str | float | timedelta | None = None,
     start_timeout: float = 60,
     progress: Callable[[int, int], None] | None = None,
@@ -82,108 +77,100 @@ def run_job(
     folder beside the report.
     out: the folder of all runs; files go to `{out}/{job}/{as_of}/{run_id}.*`. Like `pipelines`, a relative
     one is taken from the project's root.
-    timeout: for the whole run, as seconds, a timedelta or text such as "30m"; None waits for ever. When it is
-    over the kernel is killed. start_timeout: seconds for the kernel to come up.
+    ledger: where the run is entered, as a `Ledger` or its URL; without one what TITAN_LEDGER names, else
+    `{out}/ledger.db`. scheduled: the instant the run is about, where that is not `as_of`; it fills `as_of` in
+    as well. attempt: from `Ledger.claim`, for who holds the claim already; its instant is then the scheduled
+    one.
+    beyond_frontier: allow an `as_of` that lies beyond what the job's `source` is known to hold.
+    timeout: for the whole run, as seconds, a timedelta or text such as "30m"; None takes what stands beside
+    the notebook, and waits for ever where nothing does. When it is over the kernel is killed.
+    start_timeout: seconds for the kernel to come up.
     progress: called with (cells begun, cells in all) as each cell begins.
 
-    Returns a JobRun whatever became of the notebook; look at its `status`. Raises JobError, before anything
-    is written, for a job nobody has, parameters that do not fit, or a notebook that cannot be read. SIGTERM
-    and SIGINT end the kernel, and the run is recorded as interrupted; this needs the main thread.
+    Returns a JobRun whatever became of the notebook; look at its `status`. Raises, before anything is
+    written, JobError for a job nobody has, parameters that do not fit, or a notebook that cannot be read;
+    TooSoon for an instant that cannot be reported on yet; Locked where the job runs for this instant already;
+    LedgerError where the ledger cannot be used. SIGTERM and SIGINT end the kernel, and the run is recorded as
+    interrupted; this needs the main thread.
     """
-    limit = _seconds(timeout)
-    source = _find(job, pipelines)
-    content = source.read_bytes()
-    notebook = _load(content, source)
-    declared = parameters_of(notebook, source.name)
-    given = resolve(declared, parameters or {}, source.name)
+    if attempt is not None:
+        scheduled = attempt.scheduled
+    plan = plan_of(
+        job,
+        parameters,
+        pipelines=pipelines,
+        out=out,
+        scheduled=scheduled,
+        beyond_frontier=beyond_frontier,
+    )
+    limit = _seconds(plan.declaration.run.timeout if timeout is None else timeout)
+    book = ledger if isinstance(ledger, Ledger) else Ledger(ledger, runs=plan.runs)
+    run_id = f"{plan.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    claim = nullcontext(attempt) if attempt is not None else book.claim(plan.job, plan.scheduled)
+    with watched(limit, progress) as watch, claim as mine:
+        record = _record(plan, run_id, mine)
+        return _run(plan, record, book, watch, start_timeout, limit)
 
-    started = datetime.now(UTC)
-    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    as_of = _as_of(declared, given, started)
-    folder = _under_root(out) / source.stem / _slug(as_of)
-    own_folder = folder / run_id
-    values = _filled(declared, given, as_of, own_folder)
-    root = Path(os.environ[ROOT_VARIABLE]) if os.environ.get(ROOT_VARIABLE) else project_root(source.parent)
-    record = {
-        "run_id": run_id,
-        "job": source.stem,
-        "status": "running",
-        "exit_code": None,
-        "error": None,
-        "as_of": as_of,
-        "started": iso(started),
-        "finished": None,
-        "parameters": {
-            p.name: values.get(p.name, "(computed)" if p.computed else p.default) for p in declared
-        },
-        "input": relative(source, root),
-        "input_sha256": hashlib.sha256(content).hexdigest(),
-        "revision": revision(source.parent),
-        "versions": versions(),
-        "pid": os.getpid(),
-        "results": {},
-        "notebook": None,
-        "report": None,
-    }
-    record_path = folder / f"{run_id}.json"
-    partial = folder / f".{run_id}.partial.ipynb"
-    variables = {ROOT_VARIABLE: str(root.resolve()), "TITAN_RUN_ID": run_id, "TITAN_PROGRESS": "0"}
-    with _watched(limit, progress) as watch:
-        own_folder.mkdir(parents=True)
-        write_atomically(record_path, as_json(record))
-        status, error = _execute(source, partial, values, watch, variables, start_timeout, limit)
-        record |= {
-            "status": status,
-            "exit_code": CODES.get(status, 128 + (watch.signum or 0)),
-            "error": error,
-        }
-        record["finished"] = iso(datetime.now(UTC))
+
+def _run(
+    plan: Plan,
+    record: dict[str, Any],
+    ledger: Ledger,
+    watch: Watch,
+    start_timeout: float,
+    limit: float | None,
+) -> JobRun:
+    folder, run_id = plan.folder, record["run_id"]
+    partial, own_folder = folder / f".{run_id}.partial.ipynb", folder / run_id
+    _room(own_folder)
+    write_atomically(folder / f"{run_id}.json", as_json(record))
+    ledger.begin(record)
+    variables = {ROOT_VARIABLE: str(plan.root.resolve()), "TITAN_RUN_ID": run_id, "TITAN_PROGRESS": "0"}
+    values = plan.values(own_folder)
+    status, error = execute(plan, partial, values, watch, variables, start_timeout, limit)
+    record |= {"status": status, "exit_code": CODES.get(status, 128 + (watch.signum or 0)), "error": error}
+    record["finished"] = iso(datetime.now(UTC))
+    try:
         if partial.exists():
-            _keep(partial, folder / f"{run_id}.ipynb", record)
+            keep(partial, folder / f"{run_id}.ipynb", record, own_folder)
         with suppress(OSError):
             own_folder.rmdir()  # when the notebook wrote nothing
-        write_atomically(record_path, as_json(record))
+        record["outputs"] = outputs(record, folder, plan.runs)
+        write_atomically(folder / f"{run_id}.json", as_json(record))
+    except (OSError, ValueError) as failure:  # no room, or what papermill wrote is cut off for want of it
+        partial.unlink(missing_ok=True)  # which makes the room that the record needs
+        record |= {"status": "failed", "exit_code": FAILED, "notebook": None, "report": None}
+        record["error"] = {
+            "kind": type(failure).__name__,
+            "message": told(f"what the notebook did could not be kept: {failure}"),
+        }
+        record["outputs"] = outputs(record, folder, plan.runs)
+        write_atomically(folder / f"{run_id}.json", as_json(record))
+    try:
+        ledger.finish(record)
+    except LedgerError as failure:
+        # The run is over and its record says how; whoever lists next enters that.
+        logging.getLogger("titan_lab.jobs").error("%s: not entered in the ledger yet: %s", run_id, failure)
+    _tell_others(plan, record, ledger)
     return run_of(record, folder)
 
 
-# --- BEFORE THE RUN ----------------------------------------------------------------------------------------
-
-
-def _under_root(path: str | os.PathLike[str]) -> Path:
-    return Path(path) if Path(path).is_absolute() else project_root() / path
-
-
-def _find(job: str | os.PathLike[str], pipelines: str | os.PathLike[str]) -> Path:
-    text = os.fspath(job)
-    if text.endswith(".ipynb") or os.sep in text:
-        path = Path(text).resolve()
-        if path.is_file():
-            return path
-        raise JobError(f"there is no notebook {text}", hint=f"looked for {path}")
-    folder = _under_root(pipelines)
-    path = folder / f"{text}.ipynb"
-    if path.is_file():
-        return path.resolve()
-    known = jobs(folder)
-    raise JobError(
-        f"there is no job {text!r} in {folder}",
-        hint=nearest(text, known)
-        or (f"the jobs are: {', '.join(known)}" if known else "the folder has no notebooks"),
-        job=text,
-        known=known,
-    )
-
-
-def _load(content: bytes, source: Path) -> dict[str, Any]:
+def _tell_others(plan: Plan, record: dict[str, Any], ledger: Ledger) -> None:
+    """Tell the job's webhook and Prometheus how the run ended; what goes wrong here fails no run."""
+    log = logging.getLogger("titan_lab.jobs")
+    told_hook = notify(plan.declaration.notify, record)
     try:
-        notebook = json.loads(content)
-        if not isinstance(notebook, dict) or not isinstance(notebook["cells"], list):
-            raise TypeError("it has no list of cells")
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(
-            f"{source} is no notebook: {error}", hint="open it in JupyterLab and save it in format 4"
-        ) from error
-    return notebook
+        if told_hook:
+            record["notified"] = told_hook
+            write_atomically(plan.folder / f"{record['run_id']}.json", as_json(record))
+            if told_hook.startswith("not"):
+                log.warning("%s: %s", record["run_id"], told_hook)
+        write_metrics(ledger, {plan.job, *jobs(plan.source.parent)})
+    except (TitanError, OSError) as failure:
+        log.warning("%s: %s", record["run_id"], failure)
+
+
+# --- BEFORE THE RUN ----------------------------------------------------------------------------------------
 
 
 def _seconds(timeout: str | float | timedelta | None) -> float | None:
@@ -195,183 +182,43 @@ def _seconds(timeout: str | float | timedelta | None) -> float | None:
     return seconds
 
 
-def _as_of(declared: list[Parameter], given: Mapping[str, Any], started: datetime) -> str:
-    default = next((p.default for p in declared if p.name == "as_of"), None)
-    return str(given.get("as_of") or default or iso(started.replace(microsecond=0)))
+def _record(plan: Plan, run_id: str, attempt: Attempt) -> dict[str, Any]:
+    values = plan.values(plan.folder / run_id)
+    return {
+        "run_id": run_id,
+        "job": plan.job,
+        "status": "running",
+        "exit_code": None,
+        "error": None,
+        "as_of": plan.as_of,
+        "scheduled": iso(plan.scheduled),
+        "attempt": attempt.number,
+        "started": iso(plan.now),
+        "finished": None,
+        "parameters": {
+            p.name: values.get(p.name, "(computed)" if p.computed else p.default) for p in plan.declared
+        },
+        "input": relative(plan.source, plan.root),
+        "input_sha256": plan.sha256,
+        "revision": revision(plan.source.parent),
+        "versions": versions(),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "record": relative(plan.folder / f"{run_id}.json", plan.runs),
+        "basis": plan.basis,
+        "results": {},
+        "notebook": None,
+        "report": None,
+        "outputs": [],
+    }
 
 
-def _slug(as_of: str) -> str:
-    text = iso(instant(as_of)).removesuffix("T00:00:00Z")
-    return text.replace(":", "-")  # no colon: Windows, and tools that read host:path
-
-
-def _filled(
-    declared: list[Parameter], given: Mapping[str, Any], as_of: str, own_folder: Path
-) -> dict[str, Any]:
-    names = {p.name for p in declared}
-    values = dict(given)
-    if "as_of" in names:
-        values["as_of"] = as_of
-    if "out" in names and not values.get("out"):
-        values["out"] = str(own_folder.resolve())
-    return values
-
-
-# --- THE RUN -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _watched(limit: float | None, progress: Callable[[int, int], None] | None) -> Iterator[Watch]:
+def _room(own_folder: Path) -> None:
     try:
-        from titan_lab.jobs.engine import Watch
-    except ImportError as error:
-        raise MissingExtra(error.name or "papermill", "run", "running a notebook") from error
-    watch = Watch(progress)
-    timer = threading.Timer(limit, watch.stop, ("timeout",)) if limit is not None else None
-    replaced = {}
-    if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            replaced[signum] = signal.signal(signum, lambda number, _: watch.stop("interrupted", number))
-    if timer:
-        timer.daemon = True
-        timer.start()
-    try:
-        yield watch
-    finally:
-        if timer:
-            timer.cancel()
-        for signum, handler in replaced.items():
-            signal.signal(signum, handler)
-        if threading.current_thread() is not threading.main_thread():
-            _close_loop()
-
-
-def _close_loop() -> None:
-    """Close the event loop that jupyter made for this thread, which would end with the thread unclosed."""
-    from jupyter_core.utils import ensure_event_loop
-
-    loop = ensure_event_loop()
-    if not loop.is_running():
-        loop.close()
-
-
-def _execute(
-    source: Path,
-    partial: Path,
-    values: Mapping[str, Any],
-    watch: Watch,
-    variables: Mapping[str, str],
-    start_timeout: float,
-    limit: float | None,
-) -> tuple[str, dict[str, Any] | None]:
-    from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError, execute_notebook
-
-    # Its parser warns about parameters it cannot read, such as `x: str | None`; ours has checked them all.
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    try:
-        execute_notebook(
-            _literal_path(source),
-            _literal_path(partial),
-            parameters=dict(values),
-            engine_name="titan",
-            kernel_name=_kernel(source),
-            language="python",  # papermill wants to be told; the parameters were read as Python anyway
-            progress_bar=False,
-            start_timeout=start_timeout,
-            watch=watch,
-            folder=str(source.parent),
-            variables=variables,
-        )
-    except PapermillExecutionError as error:
-        if watch.stopped_by is None:
-            return "failed", {
-                "kind": error.ename,
-                "message": redact(f"{error.ename}: {error.evalue}"),
-                "cell": error.cell_index,
-                "source": redact(error.source),
-                "traceback": [redact(_without_colours(line)) for line in error.traceback],
-            }
-    except DeadKernelError:
-        pass
-    except (
-        Exception
-    ) as error:  # the kernel did not come up, the disk is full: whatever it is, the record says so
-        if watch.stopped_by is None:
-            kind, never = type(error).__name__, watch.kernel is None or watch.cell is None
-            what = f"the kernel did not start: {error}" if never else str(error)
-            return ("died" if never else "failed"), {
-                "kind": kind,
-                "message": redact(what),
-                "traceback": [redact(line) for line in traceback.format_exception(error)],
-            }
-    else:
-        if watch.stopped_by is None:
-            return "ok", None
-    at = {} if watch.cell is None else {"cell": watch.cell}
-    if watch.stopped_by == "timeout":
-        return "timeout", {
-            "kind": "Timeout",
-            "message": f"not done after {limit:g} s; the kernel was killed",
-            **at,
-        }
-    if watch.stopped_by == "interrupted":
-        name = signal.Signals(watch.signum or signal.SIGTERM).name
-        return "interrupted", {"kind": name, "message": f"{name} came; the kernel was ended", **at}
-    return "died", {"kind": "DeadKernel", "message": _how_it_died(watch.kernel_code), **at}
-
-
-def _kernel(source: Path) -> str:
-    spec = json.loads(source.read_text("utf-8")).get("metadata", {}).get("kernelspec", {})
-    return str(spec.get("name") or "python3")
-
-
-def _literal_path(path: Path) -> str:
-    return str(path).replace("{", "{{").replace("}", "}}")  # papermill formats paths with the parameters
-
-
-def _how_it_died(code: int | None) -> str:
-    if code is None:
-        return "the kernel died"
-    if code >= 0:
-        return f"the kernel ended by itself with exit code {code}"
-    with suppress(ValueError):
-        name = signal.Signals(-code).name
-        return f"the kernel was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"the kernel was killed by signal {-code}"
-
-
-def _without_colours(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
-
-
-# --- AFTER THE RUN -----------------------------------------------------------------------------------------
-
-
-def _keep(partial: Path, final: Path, record: dict[str, Any]) -> None:
-    """Put the executed notebook and the report in their places, and note both in the record."""
-    import nbformat
-
-    from titan_lab.notebook.export import report
-
-    notebook = nbformat.read(partial, as_version=4)
-    for output in (o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"):
-        # Drivers like to name the address they could not reach, with all that is in it.
-        output.evalue, output.traceback = redact(output.evalue), [redact(line) for line in output.traceback]
-    record["results"] = glued(notebook)
-    record["notebook"] = final.name
-    notebook.metadata["titan"] = {k: v for k, v in record.items() if k not in ("pid", "report")}
-    notebook.metadata.get("papermill", {}).update(input_path=record["input"], output_path=final.name)
-    write_atomically(final, nbformat.writes(notebook))
-    partial.unlink()
-    try:
-        write_atomically(final.with_suffix(".html"), report(notebook, record))
-        record["report"] = final.with_suffix(".html").name
-    except Exception as error:
-        # A run without its report is not what was asked for, but the executed notebook must survive the
-        # failure.
-        if record["status"] == "ok":
-            message = f"the notebook ran, its report could not be written: {error}"
-            lines = traceback.format_exception(error)
-            record |= {"status": "failed", "exit_code": FAILED}
-            record["error"] = {"kind": type(error).__name__, "message": redact(message), "traceback": lines}
+        own_folder.mkdir(parents=True)
+    except OSError as error:
+        raise JobError(
+            f"no run can be written to {own_folder.parent}: {error.strerror or error}",
+            hint="name another folder for runs (`out`), or make this one writable",
+            folder=own_folder.parent,
+        ) from error

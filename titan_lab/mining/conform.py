@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -17,12 +17,15 @@ from titan_lab.errors import DeclarationError, InstantError
 from titan_lab.event import TIMESTAMP, parse_object
 from titan_lab.fold import Check
 from titan_lab.mining.transitions import illegal_steps
-from titan_lab.notebook import html
+from titan_lab.notebook import figures, html
 from titan_lab.parallel import each, joined, spans
 from titan_lab.reducers import machine
 from titan_lab.rows import PIECE
 from titan_lab.states import as_instants
 from titan_lab.timeline import Timeline
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 FINDINGS = pl.Schema(
     {
@@ -57,6 +60,10 @@ class Conformance:
     def __repr__(self) -> str:
         told = ", ".join(f"{kind}: {count:,}" for kind, count in self.counts.items())
         return f"<{self.title}: {len(self):,} findings ({told})>"
+
+    def plot(self) -> go.Figure:
+        """Draw the rules by how often they are broken; see ``notebook.figures.conformance``."""
+        return figures.conformance(self)
 
     def _repr_html_(self) -> str:
         counts = html.card(self.title, self.counts)

@@ -19,6 +19,8 @@ MEDIAN, P90 = 0.5, 0.1  # the shares of stays that are longer
 HAIR = 1e-9  # a product of shares that should be 0.5 may come out a little above
 FEW = 256  # states that a column may have
 DURATION = pl.Duration("us")
+# Microseconds: all below a second together, then five lengths for each power of ten, up to thirty years.
+LENGTHS = np.array([0, *(round(10 ** (6 + place / 5)) for place in range(46))], dtype=np.int64)
 STAYS = {
     "aggregate_id": pl.String(),
     "version": pl.Int64(),
@@ -125,6 +127,35 @@ def dwell(book: Timeline, column: str, until: Instant | None) -> pl.DataFrame:
             "p90": pl.Series(p90s, dtype=pl.Int64).cast(DURATION),
             "total": pl.Series(totals, dtype=pl.Int64).cast(pl.Duration("ms")),
         }
+    )
+
+
+def spread(book: Timeline, column: str, until: Instant | None) -> pl.DataFrame:
+    """Count the stays by state and by how long they last, or have lasted by the horizon.
+
+    Returns state; from and to Duration(us), the lengths counted together, inclusive and exclusive (to is null
+    for the longest of all); finished and open Int64, of stays that are over and that are not. Only lengths
+    that occur, sorted by state, from. They are the same in every history: below a second, then five for each
+    power of ten.
+    """
+    found = find(book, column, until)
+    size = len(LENGTHS)
+    cells = found.codes.astype(np.int64) * size + np.searchsorted(LENGTHS, found.length, side="right") - 1
+    finished, open_ = (
+        np.bincount(cells[kept], minlength=size * len(found.states)) for kept in (~found.open, found.open)
+    )
+    there = np.flatnonzero(finished + open_)
+    states, lengths = np.divmod(there, size)
+    ends = pl.Series(np.append(LENGTHS[1:], 0)[lengths]).cast(DURATION)
+    return pl.DataFrame(
+        {
+            "state": found.states.gather(states),
+            "from": pl.Series(LENGTHS[lengths]).cast(DURATION),
+            "to": ends.set(pl.Series(lengths == size - 1), None),
+            "finished": finished[there],
+            "open": open_[there],
+        },
+        schema_overrides={"finished": pl.Int64, "open": pl.Int64},
     )
 
 

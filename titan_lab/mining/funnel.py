@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -17,9 +17,12 @@ from titan_lab.event import TIMESTAMP
 from titan_lab.lists import lists_together
 from titan_lab.mining.chains import Chains, Course, chains, whole
 from titan_lab.mining.waits import Waits, quantile
-from titan_lab.notebook import html
+from titan_lab.notebook import figures, html
 from titan_lab.parallel import each, joined
 from titan_lab.rows import Rows
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Order: TypeAlias = Literal["given", "any"]
 By: TypeAlias = Callable[[np.ndarray, np.ndarray], pl.Series]  # rows and their aggregates -> values
@@ -137,6 +140,10 @@ class Funnel:
         columns += [] if self._by is None else [self._by]
         columns += [pl.Series("reached", depth, dtype=pl.Int64)]
         return pl.DataFrame(columns + [lists_together(depth, v).alias(n) for n, v in lists.items()])
+
+    def plot(self) -> go.Figure:
+        """Draw how many came to each step; see ``notebook.figures.funnel``."""
+        return figures.funnel(self.steps)
 
     @property
     def counts(self) -> list[int]:

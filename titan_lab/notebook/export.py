@@ -31,6 +31,8 @@ FIGURE: Final = "application/vnd.plotly.v1+json"
 _WIDGET: Final = "application/vnd.jupyter.widget-view+json"
 _PAPERMILL_REMARK: Final = "papermill-error-cell-tag"
 _DEFAULT_HEIGHT: Final = 450  # plotly's own
+# Around all that may differ between two reports on the same instant.
+FOOT: Final = ("<!-- provenance -->", "<!-- end of provenance -->")
 
 
 def report(notebook: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> str:
@@ -39,9 +41,10 @@ def report(notebook: Mapping[str, Any], record: Mapping[str, Any] | None = None)
     Code is hidden, figures draw offline, light or dark follows the reader's system, and it prints. The title
     is the notebook's first heading.
 
-    record: the run's record (see `titan_lab.jobs.run`); its status, parameters, versions and results go to
-    the foot, and a run that did not end well says so at the top. Without one, the foot has what the notebook
-    itself handed to `glue`.
+    record: the run's record (see `titan_lab.jobs.run`); its run, attempt, code, parameters, basis, results
+    and versions go to the foot, and a run that did not end well says so at the top. Without one, the foot has
+    what the notebook itself handed to `glue`. Two reports on the same instant differ between the two marks of
+    `FOOT`, and nowhere else.
 
     Raises MissingExtra without nbconvert or plotly.
     """
@@ -193,19 +196,13 @@ def _top(record: Mapping[str, Any]) -> str:
     if not record.get("run_id"):
         return ""
     status = str(record["status"])
-    line = " · ".join(
-        part
-        for part in (
-            f"<strong>{escape(record['job'])}</strong>",
-            f"as of {escape(shown(instant(record['as_of'])))}",
-            f"ran {escape(_moment(record['started']))}",
-        )
-        if part
-    )
+    line = f"<strong>{escape(record['job'])}</strong> · as of {escape(shown(instant(record['as_of'])))}"
     chip = f'<span class="status status-{escape(status)}">{escape(status)}</span>'
     top = f'<header><p class="run">{chip} {line}</p>'
-    error = record.get("error")
-    if error:
+    error = record.get("error") or {}
+    if status == "nothing":
+        top += f"<p><strong>There was nothing to do:</strong> {escape(error['message'])}</p>"
+    elif error:
         where = (
             "" if error.get("cell") is None else f' in <a href="#failed">cell {int(error["cell"]) + 1}</a>'
         )
@@ -218,7 +215,7 @@ def _top(record: Mapping[str, Any]) -> str:
 
 def _foot(record: Mapping[str, Any]) -> str:
     results = dict(record.get("results") or {})
-    basis = results.pop("basis") if isinstance(results.get("basis"), dict) else {}
+    basis = results.pop("basis") if isinstance(results.get("basis"), dict) else record.get("basis") or {}
     sections = [
         ("Run", _run_facts(record)),
         ("Basis", basis),
@@ -233,7 +230,9 @@ def _foot(record: Mapping[str, Any]) -> str:
         for name, facts in sections
         if facts
     )
-    return f"<footer><p>Where this comes from</p><div>{boxes}</div></footer>" if boxes else ""
+    if not boxes:
+        return ""
+    return f"{FOOT[0]}\n<footer><p>Where this comes from</p><div>{boxes}</div></footer>\n{FOOT[1]}"
 
 
 def _run_facts(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,6 +244,7 @@ def _run_facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "its sha256": str(record["input_sha256"])[:16] + "…",
         "revision": record.get("revision"),
         "as of": record["as_of"],
+        "attempt": record.get("attempt"),
         "started": _moment(record["started"]),
         "finished": _moment(record["finished"]) if record.get("finished") else None,
     }

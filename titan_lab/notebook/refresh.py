@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,30 +28,41 @@ _KEPT: Final = ("tags", "jupyter")  # of a cell's metadata: what a person set
 def executed(path: str | os.PathLike[str]) -> Any:
     """Execute a notebook in its own folder, and return it with the new outputs; the file is left alone.
 
-    Its kernel is this interpreter, whatever the notebook says, and speaks encrypted to us. Raises
-    MissingExtra without nbclient, and nbclient's CellExecutionError where a cell fails.
+    Raises what ``execute`` raises.
+    """
+    path = Path(path)
+    notebook = normal(_nbformat().read(path, as_version=4))
+    execute(notebook, path.parent)
+    return normal(notebook)
+
+
+def execute(
+    notebook: Any, folder: str | os.PathLike[str], timeout: int = TIMEOUT, **hooks: Callable[..., Any]
+) -> None:
+    """Execute a notebook in place, in a folder, until a cell fails. timeout: seconds for one cell.
+
+    Its kernel is this interpreter, whatever the notebook says, and speaks encrypted to us. hooks: nbclient's,
+    such as on_cell_start. Raises MissingExtra without nbclient, and nbclient's CellExecutionError where a
+    cell fails.
     """
     try:
-        import nbformat
         from nbclient import NotebookClient
 
         from titan_lab.jobs.engine import TitanKernelManager
     except ImportError as error:
         raise MissingExtra(error.name or "nbclient", "run", "executing a notebook") from error
-    path = Path(path)
-    notebook = normal(nbformat.read(path, as_version=4))
     _clear(notebook)
     client = NotebookClient(
         notebook,
         kernel_manager_class=TitanKernelManager,
         kernel_name=KERNEL["name"],
-        timeout=TIMEOUT,
+        timeout=timeout,
         record_timing=False,
         coalesce_streams=True,
-        resources={"metadata": {"path": str(path.parent.resolve())}},
+        resources={"metadata": {"path": str(Path(folder).resolve())}},
+        **hooks,
     )
     client.execute()
-    return normal(notebook)
 
 
 def normal(notebook: Any) -> Any:
@@ -73,10 +84,8 @@ def normal(notebook: Any) -> Any:
 
 def refresh(path: str | os.PathLike[str]) -> bool:
     """Execute a notebook in place. Returns whether its file is another now. A failed run writes nothing."""
-    import nbformat
-
     path = Path(path)
-    text = nbformat.writes(executed(path)) + "\n"
+    text = _nbformat().writes(executed(path)) + "\n"
     if path.read_text("utf-8") == text:
         return False
     # A crash while writing must not leave half a notebook.
@@ -84,6 +93,14 @@ def refresh(path: str | os.PathLike[str]) -> bool:
     partial.write_text(text, "utf-8")
     partial.replace(path)
     return True
+
+
+def _nbformat() -> Any:
+    try:
+        import nbformat
+    except ImportError as error:
+        raise MissingExtra("nbformat", "run", "reading a notebook") from error
+    return nbformat
 
 
 def _clear(notebook: Any) -> None:

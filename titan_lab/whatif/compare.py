@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -14,13 +15,16 @@ import polars as pl
 from titan_lab.amounts import is_exact
 from titan_lab.clock import from_micros, iso
 from titan_lab.errors import BranchError, NoSuchColumn, nearest
-from titan_lab.notebook import html
+from titan_lab.notebook import figures, html
 from titan_lab.parallel import each
 from titan_lab.reducers import machine
 from titan_lab.timeline import Timeline
 from titan_lab.whatif.side import ILLEGAL, Side
 from titan_lab.whatif.splice import places
 from titan_lab.written import as_written
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 ORDERS = pl.Schema(dict.fromkeys(["aggregate_id", "field", "before", "after"], pl.String()))
 NUMBERS = ["base", "branch", "change"]
@@ -52,7 +56,7 @@ class Comparison:
         self._all = Side(base, moment, None)
         self._base = Side(base, moment, touched)
         self._branch = Side(branch, moment, None)
-        self._names = names
+        self.names = names
         self._moment = moment
         self.columns = [name for name in branch.aggregate.reducers if name in base.aggregate.reducers]
         self._suspects = [name for name in self.columns if columns is None or name in columns]
@@ -197,8 +201,12 @@ class Comparison:
 
         return each(one, self._suspects, len(self._ids))
 
+    def plot(self) -> go.Figure:
+        """Draw how many are in each state, in the book and in the branch; see ``notebook.figures``."""
+        return figures.comparison(self)
+
     def __repr__(self) -> str:
-        ours, theirs = map(html.line, self._names)
+        ours, theirs = map(html.line, self.names)
         when = "" if self._moment is None else f" at {iso(from_micros(self._moment))}"
         return (
             f"<Comparison of {theirs} with {ours}{when}: {self.touched:,} touched, {self.changed:,} changed,"
@@ -206,7 +214,7 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        ours, theirs = self._names
+        ours, theirs = self.names
         facts = {
             "compared": f"{theirs} with {ours}",
             "at": "the end" if self._moment is None else iso(from_micros(self._moment)),

@@ -162,12 +162,14 @@ def _compare(path: Path, notebook: Any, timeout: int) -> list[Finding]:
         settings.write_text("[pytest]\n", "utf-8")
         command = [
             sys.executable, "-m", "pytest", "-q", "-c", str(settings), f"--rootdir={path.parent.resolve()}",
-            "--noconftest", "-p", "no:cacheprovider",
+            "--noconftest", "-p", "nbval.plugin", "-p", "no:cacheprovider",
             "--nbval", "--nbval-current-env", f"--nbval-sanitize-with={SANITIZERS}",
             f"--nbval-cell-timeout={timeout}", "--nbval-kernel-startup-timeout=120", f"--junitxml={told}",
             path.name,
         ]  # fmt: skip
-        environment = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
+        # Plugins, too, are somebody else's: one that shuffles tests would shuffle cells.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         done = subprocess.run(
             command, cwd=path.parent, env=environment, capture_output=True, text=True, check=False
         )

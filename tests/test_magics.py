@@ -226,7 +226,7 @@ def test_a_value_is_one_word_whatever_it_holds(ask, shell) -> None:
         ("%diff 2025-01-15", MagicError, "required: T1"),
         ("%diff 2025-01-15 2025-01-14", InstantError, "is before"),
         ("%titan open", MagicError, "%titan open needs a name"),
-        ("%titan close", MagicError, "invalid choice: 'close'"),
+        ("%titan opne", MagicError, "Did you mean 'open'"),
         ("%titan open nowhere.db", UnknownScheme, "no backend"),
         (f"%titan open {URL} --as noon", MagicError, "noon is a datetime of yours"),
         (f"%titan open {URL} --as class", MagicError, "'class' is no name"),

@@ -33,7 +33,7 @@ bench: $(VENV)/.bench.stamp ## measure the promises beside their peers, one JSON
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lab: $(VENV)/.lab.stamp $(SAMPLES) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto $(ARGS)
+	$(BIN)/titan lab -- $(ARGS)
 
 notebooks: $(VENV)/.test.stamp $(SAMPLES) ## execute notebooks/ in place, so that their outputs are of this code
 	$(BIN)/python -m titan_lab.notebook.refresh notebooks/*.ipynb

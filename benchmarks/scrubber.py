@@ -77,7 +77,7 @@ def measure(runs: int) -> Iterator[dict[str, Any]]:
                 start = time.perf_counter()
                 text = story.scrub().widget.data
                 made.append(time.perf_counter() - start)
-                drawn.append(page.evaluate(RENDER, [widget.script(), widget.style(), text]))
+                drawn.append(page.evaluate(RENDER, [widget.module(), widget.style(), text]))
                 steps += page.evaluate(STEP, [size, min(STEPS, size)])
             yield {
                 "bench": "scrubber",

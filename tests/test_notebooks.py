@@ -19,7 +19,7 @@ from titan_lab.jobs.run import run_job
 from titan_lab.notebook.check import SANITIZERS
 from titan_lab.notebook.export import FIGURE
 from titan_lab.notebook.refresh import executed
-from titan_lab.notebook.review import PATHS, SECRETS
+from titan_lab.notebook.review import PATHS, SECRETS, review
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -171,6 +171,12 @@ def plant(notebook, media_type: str, change) -> int:
                 data[media_type] = change(data[media_type])
                 return number
     pytest.fail(f"no cell shows {media_type}")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name)
+def test_a_reviewer_has_nothing_to_say_of_an_example(path):
+    """What `titan nb check` tells users of their notebooks holds for ours: run, shown, no path, no secret."""
+    assert review(nbformat.read(path, as_version=4)) == []
 
 
 # --- HOW THEY ARE KEPT -------------------------------------------------------------------------------------

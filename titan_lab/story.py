@@ -202,7 +202,7 @@ class Story:
 
         It is a slider in a notebook, and in a report; arrow keys go from event to event, and the axis above
         it to the instants between them. Card numbers, addresses and the like are masked, see
-        ``titan_lab.unmasked``. Raises MissingExtra without anywidget.
+        ``titan_lab.unmasked``.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
@@ -219,7 +219,7 @@ class Story:
 
     def __repr__(self) -> str:
         name = f"{self.aggregate.__name__} {self.aggregate_id}"
-        return f"<Story of {name}: {len(self):,} events, now {self.now}>"
+        return f"<Story of {html.line(name, 'id')}: {len(self):,} events, now {self.now}>"
 
     def _repr_html_(self) -> str:
         typed, rows = self.book.typed, self._rows[-SHOWN:]

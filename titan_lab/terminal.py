@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from titan_lab.notebook.html import shown
+from titan_lab.notebook.html import safe, shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -127,17 +127,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     return str(value)
-
-
-def safe(text: str) -> str:
-    """Write what a terminal would obey as what it is: payloads and ids are other people's text.
-
-    >>> safe("green\\x1b[32m\\n")
-    'green\\\\x1b[32m\\\\n'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def bold(text: str) -> str:

@@ -47,7 +47,7 @@ def run(
         return
     if job.startswith("-"):
         raise click.UsageError(f"name the job before its parameters: titan run JOB {job} ...")
-    values = dict(_pair(pair) for pair in pairs) | _named(context.args)
+    values = dict(named_value(pair) for pair in pairs) | _named(context.args)
     if dry_run:
         _tell_plan(job, values, ledger, beyond_frontier)
         return
@@ -137,7 +137,8 @@ def _default(parameter: Parameter) -> str:
     return f"({parameter.annotation}, computed)" if parameter.computed else repr(parameter.default)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def named_value(text: str) -> tuple[str, str]:
+    """Read ``name=value``; a dash in the name stands for an underscore."""
     name, separator, value = text.partition("=")
     if not separator:
         raise click.UsageError(f"{text!r} is no NAME=VALUE")
@@ -156,5 +157,5 @@ def _named(arguments: list[str]) -> dict[str, str]:
             value = next(rest, "--")
             if value.startswith("--"):
                 raise click.UsageError(f"{name} needs a value: {name} VALUE")
-        values |= dict([_pair(f"{name[2:]}={value}")])
+        values |= dict([named_value(f"{name[2:]}={value}")])
     return values

@@ -168,7 +168,7 @@ def _declared(statement: ast.stmt, comment: str, where: str) -> Parameter | None
         kind = "str" if default is None else type(default).__name__
         annotation, optional = kind, default is None
     else:
-        kind, optional = _kind(annotation)
+        kind, optional = kind_of(annotation)
     if kind not in KINDS:
         raise JobError(
             f"the parameter {name!r} of {where} is declared {annotation}, which cannot travel as a parameter",
@@ -189,7 +189,8 @@ def _literal(value: ast.expr | None) -> tuple[Any, bool]:
         return None, True
 
 
-def _kind(annotation: str) -> tuple[str, bool]:
+def kind_of(annotation: str) -> tuple[str, bool]:
+    """Give the kind of an annotation (itself where it has none), and whether None is allowed."""
     text = annotation.replace(" ", "").replace("typing.", "")
     inner = re.fullmatch(r"Optional\[(.+)\]", text)
     parts = [inner[1], "None"] if inner else text.split("|")

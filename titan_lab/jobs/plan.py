@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from titan_lab.clock import Instant, instant, iso
 from titan_lab.errors import JobError, MissingExtra, TitanError, TooSoon, nearest
+from titan_lab.jobs.declaration import Declaration, declaration_of
 from titan_lab.jobs.parameters import Parameter, parameters_of, redact, resolve
 from titan_lab.paths import ROOT_VARIABLE, from_root, project_root
 
@@ -30,6 +31,7 @@ class Plan:
     job: str
     source: Path  # the notebook
     sha256: str  # of the notebook as it was read
+    declaration: Declaration  # what stands beside it
     declared: list[Parameter]
     given: dict[str, Any]  # values for the notebook, checked and converted; `as_of` filled in, `out` not yet
     as_of: str  # the instant the run is about, as it was written
@@ -59,8 +61,13 @@ def jobs(pipelines: str | os.PathLike[str] = "pipelines") -> list[str]:
 
 def parameters_of_job(job: str, *, pipelines: str | os.PathLike[str] = "pipelines") -> list[Parameter]:
     """Read which parameters a job declares: names, types, defaults and help, in the order of its source."""
+    return list(declaration_of_job(job, pipelines=pipelines).parameters)
+
+
+def declaration_of_job(job: str, *, pipelines: str | os.PathLike[str] = "pipelines") -> Declaration:
+    """Read what stands beside a job's notebook, in NAME.toml, held to what the notebook declares."""
     source = find(job, pipelines)
-    return parameters_of(_load(source.read_bytes(), source), source.name)
+    return declaration_of(source, parameters_of(_load(source.read_bytes(), source), source.name))
 
 
 def plan_of(
@@ -82,8 +89,9 @@ def plan_of(
     source = find(job, pipelines)
     content = source.read_bytes()
     notebook = _load(content, source)
-    declared = parameters_of(notebook, source.name)
-    given = resolve(declared, parameters or {}, source.name)
+    declaration = declaration_of(source, parameters_of(notebook, source.name))
+    declared = list(declaration.parameters)
+    given = resolve(declared, {**declaration.values, **(parameters or {})}, source.name)
     has_as_of = any(p.name == "as_of" for p in declared)
     due = iso(instant(scheduled)) if scheduled is not None else None
     if has_as_of and due and not given.get("as_of"):
@@ -98,6 +106,7 @@ def plan_of(
         job=source.stem,
         source=source,
         sha256=hashlib.sha256(content).hexdigest(),
+        declaration=declaration,
         declared=declared,
         given=given,
         as_of=as_of,

@@ -60,6 +60,7 @@ for command in (
     notebooks.nb,
 ):
     titan.add_command(command)
+runs.jobs.add_command(schedule.export)
 
 
 _CODES = {NoSuchAggregate: NO_ANSWER, Locked: LOCKED}

@@ -26,6 +26,14 @@ from titan_lab.jobs.locks import FileLocks
 from titan_lab.paths import project_root, written
 
 MEASURE = "total"
+CELLS = pl.Schema(
+    {
+        "instant": pl.Datetime("us", "UTC"),
+        "status": pl.String(),
+        "count": pl.Int64(),
+        MEASURE: pl.Decimal(38, 2),
+    }
+)
 
 
 class Cube:
@@ -111,12 +119,6 @@ class Cube:
 
 
 def _of(grid: pl.DataFrame | None) -> pl.DataFrame:
-    schema: dict[str, Any] = {
-        "instant": pl.Datetime("us", "UTC"),
-        "status": pl.String,
-        "count": pl.Int64,
-        MEASURE: pl.Decimal(38, 2),
-    }
     if grid is None:
-        return pl.DataFrame(schema=schema)
-    return grid.filter(pl.col("count") > 0).cast(schema).sort("instant", "status")
+        return CELLS.to_frame()
+    return grid.filter(pl.col("count") > 0).cast(CELLS).sort("instant", "status")

@@ -18,4 +18,5 @@ BENCHES = {
     "branch": "branch",
     "long_order": "long_order",
     "import": "import_time",
+    "job_overhead": "job_overhead",
 }

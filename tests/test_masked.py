@@ -133,7 +133,7 @@ def test_nothing_that_is_shown_of_an_event_or_a_state_says_it():
     book = person(address="Elm Street 3", email="ada@example.com", note=SECRETS["note"])
     story = book["p-1"]
     scrubber = story.scrub()
-    bundle, _ = scrubber._repr_mimebundle_()
+    bundle = scrubber._repr_mimebundle_()
     texts = [repr(story), story._repr_html_(), repr(story.now), story.now._repr_html_(), book._repr_html_()]
     texts += [html.table(story.log()), html.table(book.at("2026-01-01")), html.card("p", SECRETS)]
     texts += [scrubber._repr_html_(), json.dumps(bundle, ensure_ascii=False), scrubber.widget.data]

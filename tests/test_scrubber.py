@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import sys
 from datetime import timedelta
 from decimal import Decimal
@@ -139,6 +142,14 @@ def test_causes_are_places_within_the_life_and_names_outside_of_it() -> None:
     assert data["causes"]["3"] == [3, []]
 
 
+def test_causes_can_be_left_out() -> None:
+    """What the event's own metadata names stays beside it."""
+    data = travelled(sample()[ORDER].scrub(causes=False))
+
+    assert data["causes"] == {}
+    assert data["metadata"][0]["causation_id"] == "cmd-xyz789"
+
+
 def test_a_cause_in_another_life_is_named() -> None:
     """With its type, its aggregate and its version."""
     rows = [
@@ -182,12 +193,12 @@ def test_without_a_step_the_finest_is_taken_that_stays_small() -> None:
     data = travelled(book.scrub())
     start, end = book.span or (0, 0)
 
-    assert len(data["instants"]) <= 401
-    assert all(one % deltas.HOUR == 0 for one in data["instants"])
+    assert len(data["instants"]) <= 402
+    assert all(one % 3_600_000_000 == 0 for one in data["instants"])
     assert data["instants"][0] <= start < end <= data["instants"][-1]
     assert sum(one[0] for one in data["counts"]) <= 1
     assert sum(one[-1] for one in data["counts"]) == len(book)
-    assert len(travelled(book.scrub(since="2025-01-14", until="2025-01-15"))["instants"]) == 25
+    assert len(travelled(book.scrub(since="2025-01-14", until="2025-01-15"))["instants"]) == 289
 
 
 def test_a_book_without_events_can_be_looked_at() -> None:
@@ -207,27 +218,35 @@ def test_what_cannot_be_scrubbed_is_refused() -> None:
 
 
 def test_without_anywidget_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is asked for, not when it is drawn."""
+    """Only where the widget itself is asked for: everything else needs nothing but a browser."""
     monkeypatch.setitem(sys.modules, "anywidget", None)
     widget._model.cache_clear()
     try:
         with pytest.raises(MissingExtra, match=r"pip install 'titan-lab\[lab\]'"):
-            sample()[ORDER].scrub()
+            sample()[ORDER].scrub().widget  # noqa: B018
     finally:
         widget._model.cache_clear()
 
 
-def test_where_no_widget_is_drawn_there_is_a_table_and_a_line() -> None:
-    """The same bytes each time: nbval compares them."""
-    one, other = (sample()[ORDER].scrub()._repr_mimebundle_()[0] for _ in range(2))
+def test_a_cell_that_ends_with_it_is_alive_without_a_kernel_and_has_a_table_and_a_line() -> None:
+    """The same bytes each time, which nbval compares; no widget, which is an error once reopened."""
+    one, other = (sample()[ORDER].scrub()._repr_mimebundle_() for _ in range(2))
 
+    assert one == other
+    assert set(one) == {"text/plain", "text/html"}
     assert one["text/plain"] == f"<Scrubber of Order {ORDER}: 11 events>"
-    assert "OrderCorrected" in one["text/html"]
-    assert "<script" not in one["text/html"]
-    assert "application/vnd.jupyter.widget-view+json" in one
-    for kind in ("text/plain", "text/html", widget.MEDIA_TYPE):
-        assert one[kind] == other[kind]
-    assert json.loads(json.dumps(one[widget.MEDIA_TYPE])) == one[widget.MEDIA_TYPE]
+    assert one["text/html"].startswith(widget.PLACE)
+    assert sample()[ORDER].scrub()._repr_html_() in one["text/html"]
+    assert "OrderCorrected" in sample()[ORDER].scrub()._repr_html_()
+    assert "<script" not in sample()[ORDER].scrub()._repr_html_()
+
+
+def test_its_script_can_stand_in_a_page_and_be_a_module() -> None:
+    """No text of it ends a script; both forms are one source."""
+    for text in (widget.inline(), widget.module(), widget.style()):
+        assert "</" not in text
+        assert "innerHTML" not in text
+    assert widget.module().endswith("export default { render };")
 
 
 def test_a_widget_holds_texts_only_and_its_script_was_read_once() -> None:
@@ -253,12 +272,14 @@ def test_a_report_has_it_alive_with_its_script_named_by_hash_and_its_data_as_dat
             for n in range(2)
         ]
     )
-    data, _ = tl.from_frame(events).fold(tl.Order)["a"].scrub()._repr_mimebundle_()
+    data = tl.from_frame(events).fold(tl.Order)["a"].scrub()._repr_mimebundle_()
     outputs = [nbformat.v4.new_output("display_data", data=data)] * 2
     page = report(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)]))
 
     assert "alert(1)</script>" not in page
-    assert page.count('<script type="module">') == 1
+    digest = base64.b64encode(hashlib.sha256(widget.inline().encode()).digest()).decode()
+    assert re.findall(r"'sha256-([^']+)'", page) == [digest]
+    assert page.count(f"<script>{widget.inline()}</script>") == 2
     assert page.count('<script type="application/json">') == 2
-    assert page.count("'sha256-") == 1
     assert "src=" not in page
+    assert "script-src 'none'" in report(nbformat.v4.new_notebook())

@@ -69,7 +69,7 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 def draw(page: Any, scrubber: Any) -> Any:
-    page.evaluate(DRAW, [widget.script(), widget.style(), scrubber.widget.data])
+    page.evaluate(DRAW, [widget.module(), widget.style(), scrubber.widget.data])
     return page.get_by_role("slider")
 
 
@@ -279,7 +279,7 @@ def test_a_report_can_be_scrubbed_with_the_network_closed_and_by_no_other_script
     browser: Any, tmp_path: Any
 ) -> None:
     """Its own policy lets run what it names; the table is there where scripts are off."""
-    data, _ = sample()[ORDER].scrub()._repr_mimebundle_()
+    data = sample()[ORDER].scrub()._repr_mimebundle_()
     outputs = [nbformat.v4.new_output("display_data", data=data)] * 2
     smuggled = nbformat.v4.new_output("display_data", data={"text/html": f"<b>{NASTY}</b>"})
     cells = [nbformat.v4.new_code_cell("x", outputs=[*outputs, smuggled])]
@@ -289,7 +289,7 @@ def test_a_report_can_be_scrubbed_with_the_network_closed_and_by_no_other_script
     asked: list[str] = []
     page.on("request", lambda one: asked.append(one.url))
     page.goto(file.as_uri())
-    page.wait_for_selector("html[data-scrubbers=drawn]")
+    page.wait_for_selector(".titan-scrub")
     page.get_by_role("slider").last.press("Home")
 
     assert page.locator(".titan-scrub").count() == 2
@@ -299,3 +299,23 @@ def test_a_report_can_be_scrubbed_with_the_network_closed_and_by_no_other_script
     silent = browser.new_context(java_script_enabled=False).new_page()
     silent.goto(file.as_uri())
     assert silent.get_by_text("OrderCorrected").count() == 2
+
+
+def test_what_nbconvert_exports_can_be_scrubbed(browser: Any, tmp_path: Any) -> None:
+    """Also where a notebook brings the same script twice: each place is drawn once."""
+    from nbconvert import HTMLExporter
+
+    outputs = [
+        nbformat.v4.new_output("display_data", data=made._repr_mimebundle_())
+        for made in (sample()[ORDER].scrub(), sample().scrub(step="1w"))
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    file = tmp_path / "page.html"
+    file.write_text(f"<!DOCTYPE html><meta charset='utf-8'>{body}", "utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.get_by_role("slider").first.press("ArrowLeft")
+
+    assert page.locator(".titan-scrub").count() == 2
+    assert "event 10 of 11" in page.locator(".ts-where").first.inner_text()

@@ -28,7 +28,6 @@ from titan_lab.errors import DeclarationError, NoSuchColumn, nearest
 from titan_lab.event import Event
 from titan_lab.kinds import Misfit
 from titan_lab.notebook import html
-from titan_lab.notebook.masked import masked
 from titan_lab.payload import EventType
 from titan_lab.reducers import Reducer, key, step
 from titan_lab.upcast import Chain, Upcast
@@ -101,14 +100,12 @@ class State:
 
     def __repr__(self) -> str:
         if not self:
-            return f"<no state: {self.aggregate_id} had no event yet>"
-        return f"<state of {self.aggregate_id} at version {self.version}: {self}>"
+            return f"<no state: {html.line(self.aggregate_id, 'id')} had no event yet>"
+        return f"<state of {html.line(self.aggregate_id, 'id')} at version {self.version}: {self}>"
 
     def __str__(self) -> str:
         told = {name: v for name, v in self._fields.items() if v not in (None, self.aggregate_id)}
-        return ", ".join(
-            f"{name}={html.shown(masked(v, name))}" for name, v in told.items() if not _is_table(v)
-        )
+        return ", ".join(f"{name}={html.line(v, name)}" for name, v in told.items() if not _is_table(v))
 
     def _repr_html_(self) -> str:
         if not self:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from titan_lab.notebook.html import shown
+from titan_lab.notebook.html import safe, shown
+from titan_lab.notebook.masked import masked
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,7 +85,7 @@ class _Column:
 
     def __init__(self, name: str, values: list[Any]) -> None:
         self.name = safe(name)
-        self.texts = ["" if value == [] else safe(shown(value)) for value in values]
+        self.texts = ["" if value == [] else safe(shown(masked(value, name))) for value in values]
         self.number = bool(values) and all(isinstance(value, int | Decimal | None) for value in values)
         self.width = max(map(_cells, [self.name, *self.texts]))
         is_text = any(isinstance(value, str | list) for value in values)
@@ -105,7 +106,7 @@ def facts(told: Mapping[str, Any], form: str = "table") -> None:
     width = max(map(len, told), default=0) + 2
     room = max(shutil.get_terminal_size().columns - width, SHORT)
     for name, value in told.items():
-        first, *more = textwrap.wrap(safe(shown(value)), room, break_on_hyphens=False) or [""]
+        first, *more = textwrap.wrap(safe(shown(masked(value, name))), room, break_on_hyphens=False) or [""]
         print(name.ljust(width) + first, *(" " * width + line for line in more), sep="\n")
 
 
@@ -127,17 +128,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     return str(value)
-
-
-def safe(text: str) -> str:
-    """Write what a terminal would obey as what it is: payloads and ids are other people's text.
-
-    >>> safe("green\\x1b[32m\\n")
-    'green\\\\x1b[32m\\\\n'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def bold(text: str) -> str:

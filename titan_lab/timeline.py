@@ -8,7 +8,7 @@ integers, and the columns that were asked for are gathered for the rows that pas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -34,6 +34,7 @@ from titan_lab.cuts import differing, filtered
 from titan_lab.errors import InstantError, SpineError
 from titan_lab.event import REJECTED
 from titan_lab.fold import Aggregate
+from titan_lab.notebook.html import card
 from titan_lab.parallel import each, spans
 from titan_lab.rows import PIECE, Rows
 from titan_lab.states import States
@@ -58,6 +59,9 @@ class Basis:
     fingerprint: str
     events: int
     cut: Cut = "prefix"
+
+    def _repr_html_(self) -> str:
+        return card("Basis", asdict(self))
 
 
 class Timeline(States):

@@ -16,6 +16,7 @@ import polars as pl
 from titan_lab.clock import iso
 from titan_lab.errors import VersionConflict
 from titan_lab.event import as_text, check
+from titan_lab.notebook.html import card
 from titan_lab.scope import Scope
 
 KEY = ["aggregate_id", "version"]
@@ -35,6 +36,9 @@ class Frontier:
     def __str__(self) -> str:
         return f"{iso(self.instant) if self.instant else 'empty'} ({self.how})"
 
+    def _repr_html_(self) -> str:
+        return card("Frontier", {"complete before": self.instant, "known by": self.how})
+
 
 @dataclass(frozen=True, slots=True)
 class Appended:
@@ -42,6 +46,9 @@ class Appended:
 
     added: int
     present: int
+
+    def _repr_html_(self) -> str:
+        return card("Appended", {"added": self.added, "there already": self.present})
 
 
 class Reader(Protocol):

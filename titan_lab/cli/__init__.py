@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, look, notebooks, runs, schedule, why
+from titan_lab.cli import bring, jobs, lab, look, notebooks, runs, schedule, why
 from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, LOCKED, NO_ANSWER
 from titan_lab.errors import Locked, NoSuchAggregate, TitanError
 
@@ -58,6 +58,7 @@ for command in (
     schedule.backfill,
     runs.jobs,
     notebooks.nb,
+    lab.lab,
 ):
     titan.add_command(command)
 runs.jobs.add_command(schedule.export)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -58,6 +59,14 @@ def keep(partial: Path, final: Path, record: dict[str, Any], own_folder: Path) -
             lines = traceback.format_exception(error)
             record |= {"status": "failed", "exit_code": FAILED}
             record["error"] = {"kind": type(error).__name__, "message": told(message), "traceback": lines}
+
+
+def warm_up() -> None:
+    """Load what a report is made with, by making one of nothing."""
+    from titan_lab.notebook.export import report
+
+    with suppress(Exception):  # it will be told when a report is really made
+        report({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
 def outputs(record: Mapping[str, Any], folder: Path, runs: Path) -> list[str]:

@@ -33,6 +33,10 @@ class Watch:
     """
 
     def __init__(self, progress: Callable[[int, int], None] | None = None) -> None:
+        self.meanwhile: Callable[[], None] | None = None  # called when the kernel's process is there
+        self.ready: Callable[[], None] | None = (
+            None  # called before the first cell; what it raises ends the run
+        )
         self.stopped_by: str | None = None  # "timeout" or "interrupted"
         self.signum: int | None = None
         self.cell: int | None = None  # index of the cell that runs, or ran last
@@ -50,6 +54,8 @@ class Watch:
             stopped = self.stopped_by
         if stopped:
             self.kill()
+        if self.meanwhile:
+            self.meanwhile()
 
     def stop(self, why: str, signum: int | None = None) -> None:
         """End the run: `why` is what its record will say. The first reason counts."""
@@ -70,6 +76,9 @@ class Watch:
 
     def cell_starts(self, cell: Any, cell_index: int, of: int) -> None:
         """Note the cell that runs now. Raises DeadKernelError when the run was stopped meanwhile."""
+        if self.ready:
+            self.ready()
+            self.ready = None
         self.cell = cell_index
         if self.stopped_by:
             raise DeadKernelError("the run was stopped")
@@ -178,7 +187,7 @@ class TitanEngine(NBClientEngine):
         start_timeout: float = 60,
         execution_timeout: float | None = None,
         timeout: float | None = None,
-        input_path: str | None = None,
+        input_path: str | None = None,  # papermill hands it to every engine
         **kwargs: Any,
     ) -> Any:
         watch = watch or Watch()

@@ -19,6 +19,7 @@ from titan_lab.errors import MissingExtra
 from titan_lab.jobs.artefacts import told
 from titan_lab.jobs.plan import Plan
 from titan_lab.notebook.nothing import NothingToDo
+from titan_lab.paths import ROOT_VARIABLE
 
 if TYPE_CHECKING:
     from titan_lab.jobs.engine import Watch
@@ -68,7 +69,7 @@ def execute(
     partial: Path,
     values: Mapping[str, Any],
     watch: Watch,
-    variables: Mapping[str, str],
+    run_id: str,
     start_timeout: float,
     limit: float | None,
 ) -> tuple[str, dict[str, Any] | None]:
@@ -90,7 +91,11 @@ def execute(
             start_timeout=start_timeout,
             watch=watch,
             folder=str(plan.source.parent),
-            variables=variables,
+            variables={
+                ROOT_VARIABLE: str(plan.root.resolve()),
+                "TITAN_RUN_ID": run_id,
+                "TITAN_PROGRESS": "0",
+            },
         )
     except PapermillExecutionError as error:
         if watch.stopped_by is None and error.ename == NothingToDo.__name__:

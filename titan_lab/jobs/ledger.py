@@ -63,6 +63,9 @@ class Ledger:
     runs: the folder of runs, which the paths in `outputs` start at; a relative one lies in the project.
 
     Raises LedgerError for a URL of another kind, and whenever the database cannot be reached or written.
+
+    >>> Ledger("postgresql://ann:s3cret@db/titan")
+    Ledger('postgresql+psycopg://ann:***@db/titan')
     """
 
     def __init__(self, url: str | None = None, *, runs: str | os.PathLike[str] = "runs") -> None:
@@ -103,16 +106,28 @@ class Ledger:
         ends.
         """
         moment = instant(scheduled)
-        self._make()
+        with self.hold(job, moment):
+            yield self.attempt(job, moment)
+
+    @contextmanager
+    def hold(self, job: str, scheduled: Instant) -> Iterator[None]:
+        """Hold the lock of a claim alone, which on one machine needs no database. Raises as `claim` does."""
+        moment = instant(scheduled)
         with ExitStack() as held:
-            with _told(self):
+            with self._told():
                 mine = held.enter_context(self._locks.hold(_name(job, moment)))
             if not mine:
                 raise self._locked(job, moment)
-            self._settle(job, moment, mine=True)
-            earlier = self.attempts(job, moment)
-            number = max(earlier["attempt"].to_list(), default=0) + 1
-            yield Attempt(job, moment, number, any(s in DONE for s in earlier["status"]))
+            yield
+
+    def attempt(self, job: str, scheduled: Instant) -> Attempt:
+        """Count the attempts so far, for who holds the lock; those that died unseen are told as such now."""
+        moment = instant(scheduled)
+        self._make()
+        self._settle(job, moment, mine=True)
+        earlier = self._rows(_attempts(job, moment))
+        number = max((row["attempt"] for row in earlier), default=0) + 1
+        return Attempt(job, moment, number, any(row["status"] in DONE for row in earlier))
 
     def begin(self, record: Mapping[str, Any]) -> None:
         """Enter a run that starts now, from its record."""
@@ -207,9 +222,7 @@ class Ledger:
         moment = instant(scheduled)
         if settle:
             self._settle(job, moment)
-        c = _runs().c
-        chosen = _runs().select().where(c.job == job, c.scheduled == moment)
-        return _frame(self._rows(chosen.order_by(c.attempt)))
+        return _frame(self._rows(_attempts(job, moment)))
 
     def holder(self, job: str, scheduled: Instant) -> dict[str, Any] | None:
         """Give the run that holds a job's instant now; None when it is free. Writes nothing."""
@@ -315,20 +328,34 @@ class Ledger:
         if not self._made:
             from sqlalchemy import inspect
 
-            with _told(self):
+            with self._told():
                 self._made = inspect(self._engine).has_table(_runs().name)
         return self._made
 
     def _make(self) -> None:
         if self._made:
             return
-        with _told(self), self._locks.alone():  # two that make one table at once fail on both databases
+        with self._told(), self._locks.alone():  # two that make one table at once fail on both databases
             _runs().metadata.create_all(self._engine)
         self._made = True
 
     @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what a driver or the system says into an error of ours, which shows no password."""
+        try:
+            yield
+        except Exception as error:
+            if not (isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")):
+                raise  # asked by name, since there may be nothing of SQLAlchemy's to import, or no need to
+            cause = str(getattr(error, "orig", None) or error).strip()
+            raise LedgerError(
+                f"the ledger {self.url} cannot be used: {redact(cause)}",
+                hint=f"it is the argument `ledger`, or {LEDGER_VARIABLE}, or ledger.db in the folder of runs",
+            ) from error
+
+    @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        with _told(self), self._engine.begin() as connection:
+        with self._told(), self._engine.begin() as connection:
             yield connection
 
     def _rows(self, chosen: Select[Any]) -> list[dict[str, Any]]:
@@ -341,24 +368,13 @@ class Ledger:
         return found
 
 
-@contextmanager
-def _told(ledger: Ledger) -> Iterator[None]:
-    """Turn what a driver says into an error of ours, which shows no password."""
-    _runs()  # says which extra is missing
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (SQLAlchemyError, OSError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip()
-        raise LedgerError(
-            f"the ledger {ledger.url} cannot be used: {redact(cause)}",
-            hint=f"it is the argument `ledger`, or {LEDGER_VARIABLE}, or ledger.db in the folder of runs",
-        ) from error
-
-
 def _name(job: str, moment: datetime) -> str:
     return f"{job}@{iso(moment)}"
+
+
+def _attempts(job: str, moment: datetime) -> Select[Any]:
+    c = _runs().c
+    return _runs().select().where(c.job == job, c.scheduled == moment).order_by(c.attempt)
 
 
 _TABLE: list[Table] = []

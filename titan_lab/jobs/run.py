@@ -10,7 +10,7 @@ A run leaves three files side by side, all named by its run_id, and a folder of 
     RUN.json    the run's own record: status, exit code, error, parameters, hash of the input, versions
     RUN/        where the notebook's `out` parameter points
 
-The record is what to trust, and the ledger's row is made of it. It is written before the kernel starts, as
+The record is what to trust, and the ledger's row is made of it. It is written before the first cell runs, as
 "running", and again at the very end. Nothing in it is read off papermill's metadata, which calls cells
 completed whose kernel was killed.
 """
@@ -21,15 +21,16 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from titan_lab.clock import Instant, duration, iso
 from titan_lab.errors import JobError, LedgerError, TitanError
-from titan_lab.jobs.artefacts import keep, outputs, told
+from titan_lab.jobs.artefacts import keep, outputs, told, warm_up
 from titan_lab.jobs.execution import execute, watched
 from titan_lab.jobs.ledger import Attempt, Ledger
 from titan_lab.jobs.metrics import write_metrics
@@ -43,13 +44,16 @@ from titan_lab.jobs.record import (
     relative,
     revision,
     run_of,
+    unfinished,
     versions,
     write_atomically,
 )
-from titan_lab.paths import ROOT_VARIABLE
 
 if TYPE_CHECKING:
     from titan_lab.jobs.engine import Watch
+
+# Bytes held back on the disk while a notebook runs: whatever it fills, record and ledger can still say so.
+RESERVE: Final = 262_144
 
 __all__ = ["jobs", "parameters_of_job", "run_job"]
 
@@ -105,29 +109,44 @@ def run_job(
     )
     limit = _seconds(plan.declaration.run.timeout if timeout is None else timeout)
     book = ledger if isinstance(ledger, Ledger) else Ledger(ledger, runs=plan.runs)
-    run_id = f"{plan.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    claim = nullcontext(attempt) if attempt is not None else book.claim(plan.job, plan.scheduled)
-    with watched(limit, progress) as watch, claim as mine:
-        record = _record(plan, run_id, mine)
-        return _run(plan, record, book, watch, start_timeout, limit)
+    held = nullcontext() if attempt is not None else book.hold(plan.job, plan.scheduled)
+    with watched(limit, progress) as watch, held:
+        return _run(plan, book, attempt, watch, start_timeout, limit)
 
 
 def _run(
     plan: Plan,
-    record: dict[str, Any],
     ledger: Ledger,
+    attempt: Attempt | None,
     watch: Watch,
     start_timeout: float,
     limit: float | None,
 ) -> JobRun:
-    folder, run_id = plan.folder, record["run_id"]
-    partial, own_folder = folder / f".{run_id}.partial.ipynb", folder / run_id
+    run_id = f"{plan.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    folder = plan.folder
+    own_folder, record_path = folder / run_id, folder / f"{run_id}.json"
+    partial, reserve = unfinished(folder, run_id)
+    _clear(folder)
     _room(own_folder)
-    write_atomically(folder / f"{run_id}.json", as_json(record))
-    ledger.begin(record)
-    variables = {ROOT_VARIABLE: str(plan.root.resolve()), "TITAN_RUN_ID": run_id, "TITAN_PROGRESS": "0"}
-    values = plan.values(own_folder)
-    status, error = execute(plan, partial, values, watch, variables, start_timeout, limit)
+    record = _record(plan, run_id)
+
+    def enter() -> None:
+        mine = attempt or ledger.attempt(plan.job, plan.scheduled)
+        record["attempt"] = mine.number
+        write_atomically(record_path, as_json(record))
+        reserve.write_bytes(bytes(RESERVE))
+        ledger.begin(record)
+
+    with _meanwhile(watch, enter) as entered:
+        status, error = execute(plan, partial, plan.values(own_folder), watch, run_id, start_timeout, limit)
+        try:
+            entered()
+        except BaseException:
+            for path in (partial, reserve, record_path):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                own_folder.rmdir()
+            raise
     record |= {"status": status, "exit_code": CODES.get(status, 128 + (watch.signum or 0)), "error": error}
     record["finished"] = iso(datetime.now(UTC))
     try:
@@ -136,16 +155,16 @@ def _run(
         with suppress(OSError):
             own_folder.rmdir()  # when the notebook wrote nothing
         record["outputs"] = outputs(record, folder, plan.runs)
-        write_atomically(folder / f"{run_id}.json", as_json(record))
+        reserve.unlink(missing_ok=True)
+        write_atomically(record_path, as_json(record))
     except (OSError, ValueError) as failure:  # no room, or what papermill wrote is cut off for want of it
-        partial.unlink(missing_ok=True)  # which makes the room that the record needs
+        for path in (partial, reserve, folder / f"{run_id}.ipynb"):
+            path.unlink(missing_ok=True)  # which makes the room that the record needs
         record |= {"status": "failed", "exit_code": FAILED, "notebook": None, "report": None}
-        record["error"] = {
-            "kind": type(failure).__name__,
-            "message": told(f"what the notebook did could not be kept: {failure}"),
-        }
+        message = told(f"what the notebook did could not be kept: {failure}")
+        record["error"] = record["error"] or {"kind": type(failure).__name__, "message": message}
         record["outputs"] = outputs(record, folder, plan.runs)
-        write_atomically(folder / f"{run_id}.json", as_json(record))
+        write_atomically(record_path, as_json(record))
     try:
         ledger.finish(record)
     except LedgerError as failure:
@@ -170,6 +189,29 @@ def _tell_others(plan: Plan, record: dict[str, Any], ledger: Ledger) -> None:
         log.warning("%s: %s", record["run_id"], failure)
 
 
+@contextmanager
+def _meanwhile(watch: Watch, enter: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Enter a run while its kernel starts, where importing SQLAlchemy costs no time, before its first cell.
+
+    What the report needs is loaded in the same wait. Gives what waits for the run to be entered, and raises
+    what stood in the way of that.
+    """
+    begun: list[Future[None]] = []
+
+    def begin() -> None:
+        if not begun:
+            begun.append(pool.submit(enter))
+            pool.submit(warm_up)
+
+    def entered() -> None:
+        begin()
+        begun[0].result()
+
+    with ThreadPoolExecutor(1, "titan-run") as pool:
+        watch.meanwhile, watch.ready = begin, entered
+        yield entered
+
+
 # --- BEFORE THE RUN ----------------------------------------------------------------------------------------
 
 
@@ -182,7 +224,7 @@ def _seconds(timeout: str | float | timedelta | None) -> float | None:
     return seconds
 
 
-def _record(plan: Plan, run_id: str, attempt: Attempt) -> dict[str, Any]:
+def _record(plan: Plan, run_id: str) -> dict[str, Any]:
     values = plan.values(plan.folder / run_id)
     return {
         "run_id": run_id,
@@ -192,7 +234,7 @@ def _record(plan: Plan, run_id: str, attempt: Attempt) -> dict[str, Any]:
         "error": None,
         "as_of": plan.as_of,
         "scheduled": iso(plan.scheduled),
-        "attempt": attempt.number,
+        "attempt": None,
         "started": iso(plan.now),
         "finished": None,
         "parameters": {
@@ -211,6 +253,17 @@ def _record(plan: Plan, run_id: str, attempt: Attempt) -> dict[str, Any]:
         "report": None,
         "outputs": [],
     }
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run left that was killed before it was entered: whoever holds the lock is alone here."""
+    for partial in folder.glob(".*.partial.ipynb"):
+        run_id = partial.name[1:].partition(".")[0]
+        if not (folder / f"{run_id}.json").exists():
+            for path in unfinished(folder, run_id):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / run_id).rmdir()
 
 
 def _room(own_folder: Path) -> None:

@@ -162,7 +162,7 @@ class Funnel:
         return waits.counts, waits.quantile(5).to_physical().fill_null(0).to_numpy()
 
     def __repr__(self) -> str:
-        told = [f"{name} {count:,}" for name, count in zip(self.names, self.counts, strict=True)]
+        told = [f"{html.line(name)} {count:,}" for name, count in zip(self.names, self.counts, strict=True)]
         if len(told) > SHOWN:
             told[SHOWN - 1 : -1] = [f"{len(told) - SHOWN} more"]
         return f"<Funnel of {self._of}: {' > '.join(told)}>"

@@ -23,10 +23,9 @@ from typing import Any, Final
 from titan_lab.clock import instant
 from titan_lab.errors import MissingExtra
 from titan_lab.notebook.glue import MEDIA_TYPE, glued
-from titan_lab.notebook.html import escape, shown
+from titan_lab.notebook.html import escape, json_in_html, shown
 from titan_lab.notebook.masked import masked
-from titan_lab.notebook.widget import MEDIA_TYPE as SCRUBBER
-from titan_lab.notebook.widget import script, style
+from titan_lab.notebook.widget import PLACE, inline
 
 FIGURE: Final = "application/vnd.plotly.v1+json"
 _WIDGET: Final = "application/vnd.jupyter.widget-view+json"
@@ -55,7 +54,7 @@ def report(notebook: Mapping[str, Any], record: Mapping[str, Any] | None = None)
     except ImportError as error:
         raise MissingExtra(error.name or "nbconvert", "run", "writing a report") from error
     shown_notebook = nbformat.from_dict(copy.deepcopy(dict(notebook)))
-    figures, scrubbers = _draw_by_script(shown_notebook)
+    figures = _draw_by_script(shown_notebook)
     _drop_what_cannot_show(shown_notebook)
     exporter = HTMLExporter(
         template_name="basic",
@@ -69,18 +68,16 @@ def report(notebook: Mapping[str, Any], record: Mapping[str, Any] | None = None)
     record = dict(record) if record else {"results": glued(notebook)}
     title = title_of(notebook) or str(record.get("job") or "Report")
     scripts = [_plotly_js(), _asset("report.js")] if figures else []
-    modules = [f"{script()}\n{_asset('report_scrubbers.js')}"] if scrubbers else []
+    # A scrubber brings its script along: of those in the page, the policy lets run the one that is known.
+    brought = [inline()] if any(_has_scrubber(output) for output in _outputs(shown_notebook)) else []
     return _PAGE.format(
-        policy=_policy(scripts + modules),
+        policy=_policy(scripts + brought),
         title=escape(f"{title} · {_day(record['as_of'])}" if record.get("as_of") else title),
-        style="\n".join([_asset("report.css"), *([style()] if scrubbers else [])]),
+        style=_asset("report.css"),
         top=_top(record),
         body=body,
         foot=_foot(record),
-        scripts="".join(
-            [f"<script>{text}</script>\n" for text in scripts]
-            + [f'<script type="module">{text}</script>\n' for text in modules]
-        ),
+        scripts="".join(f"<script>{text}</script>\n" for text in scripts),
     )
 
 
@@ -97,20 +94,19 @@ def title_of(notebook: Mapping[str, Any]) -> str | None:
 # --- FIGURES -----------------------------------------------------------------------------------------------
 
 
-def _draw_by_script(notebook: Any) -> tuple[int, int]:
-    """Replace the data of figures and scrubbers by places to draw them; return how many there are of each."""
-    figures = scrubbers = 0
+def _draw_by_script(notebook: Any) -> int:
+    """Replace each figure's data by a place to draw it, with the data beside; return how many there are."""
+    number = 0
     for output in _outputs(notebook):
         data = output.get("data", {})
         if FIGURE in data:
-            figures += 1
-            data["text/html"] = _place(data.pop(FIGURE), figures)
-        elif SCRUBBER in data:
-            scrubbers += 1
-            held = f'<script type="application/json">{_json_in_html(data.pop(SCRUBBER))}</script>'
-            still = _source(data.get("text/html", ""))  # what is there where no script runs
-            data["text/html"] = f'<div class="scrubber">{held}{still}</div>'
-    return figures, scrubbers
+            number += 1
+            data["text/html"] = _place(data.pop(FIGURE), number)
+    return number
+
+
+def _has_scrubber(output: Mapping[str, Any]) -> bool:
+    return PLACE in _source(output.get("data", {}).get("text/html", ""))
 
 
 def _place(figure: Mapping[str, Any], number: int) -> str:
@@ -123,14 +119,9 @@ def _place(figure: Mapping[str, Any], number: int) -> str:
     return (
         f'<figure class="figure" id="figure-{number}" style="min-height:{height}px" '
         f'role="img" aria-label="{label}">'
-        f'<script type="application/json">{_json_in_html(figure)}</script>'
+        f'<script type="application/json">{json_in_html(figure)}</script>'
         "<noscript>This figure is drawn by JavaScript, which is switched off here.</noscript></figure>"
     )
-
-
-def _json_in_html(value: Any) -> str:
-    # Inside <script>, only "<" can end it or open a comment; as an escape it is the same JSON.
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def _drop_what_cannot_show(notebook: Any) -> None:

@@ -10,6 +10,7 @@ outputs.
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +19,8 @@ from typing import Any, Final
 
 from titan_lab.notebook.masked import masked
 
-LONGEST: Final = 80  # characters of one value before it is cut; the whole text stays in the cell's title
+LONGEST: Final = 80  # characters of one value before it is cut; more of it stays in the cell's title
+MOST: Final = 400  # characters of a text that nobody can see the end of: a title, or a note such as an error
 LONG: Final = 40  # characters from which on a text may break into lines; ids and instants are shorter
 
 # `color-mix` with currentColor needs no light or dark variant: it follows whatever the page around it uses.
@@ -78,6 +80,29 @@ def escape(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
+def json_in_html(value: Any) -> str:
+    """Write JSON for a `<script type="application/json">`: nothing in it can end the script."""
+    # Inside <script>, only "<" can end it or open a comment; as an escape it is the same JSON.
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+
+
+def safe(text: str) -> str:
+    """Write what would break a line, or a terminal would obey, as what it is: it is other people's text.
+
+    >>> safe("green\\x1b[32m\\n")
+    'green\\\\x1b[32m\\\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def line(value: object, name: str = "") -> str:
+    """Write a value into a repr: as `shown` does, masked by its name, on one line, and cut if it is long."""
+    text = safe(shown(masked(value, name)))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
 def shown(value: object) -> str:
     """Write one value the way the whole package shows it: plain text, not yet escaped.
 
@@ -134,7 +159,7 @@ def table(
     under = " · ".join(part for part in (left_off, note) if part) or ("" if total else "no rows")
     return Html(
         f'{_STYLE}<div class="titan"><div class="titan-scroll"><table>'
-        + (f"<caption>{escape(caption)}</caption>" if caption else "")
+        + (f"<caption>{escape(_within(caption))}</caption>" if caption else "")
         + f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{_note(under)}</div>",
         f"table of {total:,} rows: {', '.join(names)}",
     )
@@ -146,8 +171,9 @@ def card(title: str, facts: Mapping[str, object], note: str = "", *, body: str =
     body: further HTML below the facts, from `table` or another function here. It is not escaped again.
     """
     lines = "".join(f'<tr><th scope="row">{escape(k)}</th>{_cell(v, k)}</tr>' for k, v in facts.items())
+    head = f'<div class="titan-title">{escape(_within(title))}</div>'
     return Html(
-        f'{_STYLE}<div class="titan"><div class="titan-card"><div class="titan-title">{escape(title)}</div>'
+        f'{_STYLE}<div class="titan"><div class="titan-card">{head}'
         f'<div class="titan-scroll"><table><tbody>{lines}</tbody></table></div>'
         f"{_note(note)}{body}</div></div>",
         f"card: {title}",
@@ -200,7 +226,7 @@ def _cell(value: object, name: str, right: bool = False, marks: Mapping[str, str
         long = "titan-long" if len(text) > LONG else ""
         return f"<td{_side(right, long)}>{_mark((marks or {}).get(text))}{escape(text)}</td>"
     cut = escape(text[: LONGEST - 1])
-    return f'<td{_side(right, "titan-long")} title="{escape(text)}">{cut}…</td>'
+    return f'<td{_side(right, "titan-long")} title="{escape(_within(text))}">{cut}…</td>'
 
 
 def _side(right: bool, also: str = "") -> str:
@@ -209,7 +235,11 @@ def _side(right: bool, also: str = "") -> str:
 
 
 def _note(text: str) -> str:
-    return f'<div class="titan-note">{escape(text)}</div>' if text else ""
+    return f'<div class="titan-note">{escape(_within(text))}</div>' if text else ""
+
+
+def _within(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"
 
 
 def _all_numbers(values: Iterable[object]) -> bool:

@@ -427,6 +427,7 @@ function draw(el, data, settled = () => {}) {
   el.replaceChildren(root);
 }
 
+// As a widget: the kernel is told where the slider was left.
 function render({ model, el }) {
   draw(el, JSON.parse(model.get("data")), (place) => {
     model.set("place", place);
@@ -434,4 +435,10 @@ function render({ model, el }) {
   });
 }
 
-export default { render };
+// In a page: in every place that is not drawn yet, from the data that it holds.
+function drawAll() {
+  for (const place of document.querySelectorAll("div.titan-scrubber:not([data-drawn])")) {
+    place.dataset.drawn = "";
+    draw(place, JSON.parse(place.querySelector("script").textContent));
+  }
+}

@@ -1,7 +1,10 @@
-"""The scrubber: a slider over time that needs no kernel once it is drawn.
+"""The scrubber: a slider over time that needs no kernel.
 
-What it shows travels once, as JSON (see `deltas.py`); `scrubber.js` does the rest, in JupyterLab as a widget
-and in a report as a script of the page. Where neither is, there is a table, and where that is not, a line.
+What it shows travels once, as JSON (see `deltas.py`), and `scrubber.js` does the rest. A cell that ends with
+a Scrubber shows HTML that brings both along: it is alive in JupyterLab, also when a notebook is opened again
+without a kernel, in what nbconvert exports and in our reports; where no script may run, a table is left.
+A widget whose kernel is gone is drawn by JupyterLab as an error, whatever else the output holds; so the
+widget is for those who ask for it: `scrubber.widget`.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ from importlib import resources
 from typing import Any, Final
 
 from titan_lab.errors import MissingExtra
-from titan_lab.notebook.html import Html
+from titan_lab.notebook.html import Html, json_in_html, line
 
-MEDIA_TYPE: Final = "application/vnd.titan-lab.scrubber+json"
+PLACE: Final = '<div class="titan-scrubber">'  # how the HTML of a scrubber begins
 
 
 class Scrubber:
@@ -27,35 +30,38 @@ class Scrubber:
         self.data = data
         self.table = table
         self.said = said
-        _model()
 
     @cached_property
     def widget(self) -> Any:
-        """Give the Jupyter widget itself, for layouts of ipywidgets; all views of it share one place."""
+        """Give it as a Jupyter widget (anywidget), for layouts of ipywidgets and to hear where it is left.
+
+        Its trait `place` is the position at which the slider was let go: after how many events, or at which
+        instant, counted from 1; 0 before that. Raises MissingExtra without anywidget.
+        """
         return _model()(data=json.dumps(self.data, ensure_ascii=False, separators=(",", ":")))
 
-    @property
-    def place(self) -> int:
-        """Tell where the slider was left: after how many events, or at which instant, counted from 1."""
-        return int(self.widget.place)
-
     def __repr__(self) -> str:
-        return f"<Scrubber of {self.said}>"
+        return f"<Scrubber of {line(self.said, 'id')}>"
 
     def _repr_html_(self) -> str:
         return str(self.table)
 
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        shown: Any = self.widget._repr_mimebundle_()
-        data, metadata = shown if isinstance(shown, tuple) else (shown, {})
-        kept = {"text/plain": repr(self), "text/html": self._repr_html_(), MEDIA_TYPE: self.data}
-        return {**data, **kept}, metadata
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        data = f'<script type="application/json">{json_in_html(self.data)}</script>'
+        live = f"{PLACE}{data}{self.table}</div><style>\n{style()}\n</style><script>{inline()}</script>"
+        return {"text/plain": repr(self), "text/html": live}
 
 
 @cache
-def script() -> str:
-    """Give the text of the script: an ES module whose default export renders a widget's model."""
-    return _asset("scrubber.js")
+def module() -> str:
+    """Give the script as an ES module, whose default export renders a widget's model."""
+    return f"{_asset('scrubber.js')}\nexport default {{ render }};"
+
+
+@cache
+def inline() -> str:
+    """Give the script as one to stand in a page, behind the places that it draws."""
+    return f"(() => {{\n{_asset('scrubber.js')}\ndrawAll();\n}})();"
 
 
 @cache
@@ -74,11 +80,11 @@ def _model() -> Any:
         import anywidget
         import traitlets
     except ImportError as error:
-        raise MissingExtra(error.name or "anywidget", "lab", "a scrubber") from error
+        raise MissingExtra(error.name or "anywidget", "lab", "a scrubber as a widget") from error
 
     class Model(anywidget.AnyWidget):
         # As text: a path would be watched for changes, and would keep every widget alive.
-        _esm = script()
+        _esm = module()
         _css = style()
         data = traitlets.Unicode().tag(sync=True)
         place = traitlets.Int(0).tag(sync=True)

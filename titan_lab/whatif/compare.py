@@ -206,7 +206,7 @@ class Comparison:
         return figures.comparison(self)
 
     def __repr__(self) -> str:
-        ours, theirs = self.names
+        ours, theirs = map(html.line, self.names)
         when = "" if self._moment is None else f" at {iso(from_micros(self._moment))}"
         return (
             f"<Comparison of {theirs} with {ours}{when}: {self.touched:,} touched, {self.changed:,} changed,"

@@ -99,7 +99,7 @@ class WhatIf(Timeline):
         return Basis(source, under.frontier, self.aggregate.fingerprint(), events)
 
     def __repr__(self) -> str:
-        edits = "no edits" if not self.steps else "; ".join(step.told for step in self.steps[-SHOWN:])
+        edits = "; ".join(html.line(step.told) for step in self.steps[-SHOWN:]) or "no edits"
         more = f"{len(self.steps) - SHOWN} edits; " if len(self.steps) > SHOWN else ""
         under = f" on {self.base.name!r}" if isinstance(self.base, WhatIf) else ""
         return (

@@ -79,6 +79,12 @@ def change(path: Path, number: int, **fields) -> Path:
     return saved(path, made)
 
 
+@pytest.fixture
+def uncompared(monkeypatch) -> None:
+    """Without nbval, which has nothing to say of these: that is why there is more than nbval."""
+    monkeypatch.setattr(module, "_compare", lambda path, notebook, timeout: [])
+
+
 # --- WHAT A RUN FINDS --------------------------------------------------------------------------------------
 
 
@@ -133,7 +139,9 @@ def test_a_notebook_that_was_cleaned_of_its_outputs_fails(tmp_path) -> None:
         ("import os\nos._exit(1)", "its kernel died"),
     ],
 )
-def test_a_cell_that_fails_is_found_although_it_kept_what_it_printed(tmp_path, source, detail) -> None:
+def test_a_cell_that_fails_is_found_although_it_kept_what_it_printed(
+    uncompared, tmp_path, source, detail
+) -> None:
     """Also a magic's UsageError, which gives no error message to those who compare outputs."""
     made = notebook("n = 1", source, "n")
     made.cells[2].outputs = [v4.new_output("stream", name="stderr", text="all is well\n")]
@@ -153,7 +161,7 @@ def test_a_cell_that_hangs_is_found(tmp_path) -> None:
     assert (2, "fails", "it takes longer than 2 s") in told.select("cell", "finding", "detail").rows()
 
 
-def test_an_error_that_is_only_printed_is_found(tmp_path) -> None:
+def test_an_error_that_is_only_printed_is_found(uncompared, tmp_path) -> None:
     """It is the same each time, so that a comparison is content with it."""
     cells = (f"import sys\nprint('RuntimeError: no table', file=sys.{name})" for name in ("stderr", "stdout"))
     made = notebook("n = 1", *cells, "n")

@@ -167,7 +167,7 @@ def test_a_missing_or_old_package_is_told_with_the_command_and_an_exit_code(
 def test_a_kernel_that_fails_is_told_and_left_behind_nowhere(tmp_path, monkeypatch, code, told) -> None:
     """Whatever it is that does not work."""
     monkeypatch.setattr(lab, "_IN_KERNEL", code)
-    monkeypatch.setattr(lab, "WAIT", 8)
+    monkeypatch.setattr(lab, "WAIT", 5)
 
     ((check, found, ok, hint),) = lab._kernel(tmp_path)
 

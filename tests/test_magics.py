@@ -226,7 +226,7 @@ def test_a_value_is_one_word_whatever_it_holds(ask, shell) -> None:
         ("%diff 2025-01-15", MagicError, "required: T1"),
         ("%diff 2025-01-15 2025-01-14", InstantError, "is before"),
         ("%titan open", MagicError, "%titan open needs a name"),
-        ("%titan close", MagicError, "invalid choice: 'close'"),
+        ("%titan opne", MagicError, "Did you mean 'open'"),
         ("%titan open nowhere.db", UnknownScheme, "no backend"),
         (f"%titan open {URL} --as noon", MagicError, "noon is a datetime of yours"),
         (f"%titan open {URL} --as class", MagicError, "'class' is no name"),
@@ -324,3 +324,17 @@ def test_loading_twice_is_loading_once_and_unloading_leaves_nothing(shell) -> No
     assert shell.find_line_magic("at") is None
     assert shell.find_cell_magic("titan_sql") is None
     assert len(shell.Completer.custom_matchers) == before - 1
+
+
+def test_every_magic_on_the_page_does_what_the_page_says(shell, capsys) -> None:
+    """The blocks of docs/magics.md, cell by cell, in their order."""
+    page = (ROOT / "docs" / "magics.md").read_text()
+    cells = re.findall(r"```ipython\n(.*?)```", page, re.DOTALL)
+
+    for cell in cells:
+        shell.run_cell(cell).raise_error()
+
+    names = shell.user_ns
+    assert len(cells) >= 5
+    assert names["then"].columns == ["aggregate_id", "version", "status", "total"]
+    assert names["waiting"]["status"].to_list() == ["PAID", "SHIPPED"]

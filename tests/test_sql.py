@@ -81,6 +81,23 @@ def test_states_without_an_instant_are_the_last_ones(book) -> None:
     assert found.schema["total"] == pl.Decimal(38, 2)
 
 
+@pytest.mark.parametrize("at", [None, T])
+def test_events_are_those_that_the_states_are_made_of(at) -> None:
+    """Neither those of orders that were not folded, nor those that the fold rejected."""
+    rows = [
+        ("a", "PaymentAuthorized", '{"amount": 1}'),
+        ("a", "PaymentAuthorized", '{"amount": "much"}'),
+        ("a", "OrderShipped", "{}"),
+        ("b", "OrderShipped", "{}"),
+    ]
+    frame = pl.DataFrame(rows, schema=["aggregate_id", "event_type", "payload"], orient="row")
+    log = tl.from_frame(frame.with_columns(timestamp=pl.lit(T)))
+
+    found = sql(log.fold(tl.Order, aggregates="a"), "SELECT aggregate_id, version FROM events", at=at)
+
+    assert found.rows() == [("a", 1), ("a", 3)]
+
+
 def test_a_branch_is_asked_as_any_book(book) -> None:
     """Its events are those that it still has."""
     kept = book.branch().without(event_type="OrderCancelled")

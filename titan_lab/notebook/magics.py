@@ -20,7 +20,7 @@ from IPython.utils.text import DollarFormatter
 
 from titan_lab.book import Book
 from titan_lab.clock import CUTS, iso
-from titan_lab.errors import MagicError
+from titan_lab.errors import MagicError, nearest
 from titan_lab.fold import State
 from titan_lab.notebook.completion import IDENTIFIER, matcher
 from titan_lab.notebook.session import AGGREGATE, NAME, Session, look
@@ -48,7 +48,7 @@ class TitanMagics(Magics):
     @no_var_expand
     @needs_local_scope
     @magic_arguments()
-    @argument("what", nargs="?", choices=["open", "use"], help="Open a store, or use a book that is there.")
+    @argument("what", nargs="?", metavar="open|use", help="Open a store, or use a book that is there.")
     @argument("which", nargs="?", metavar="URL|NAME", help="The store's URL, or the book's name.")
     @argument(
         "--as", dest="name", default=NAME, metavar="NAME", help=f"The book's variable. Default: {NAME}."
@@ -71,6 +71,9 @@ class TitanMagics(Magics):
         asked = self._asked(self.titan, line, local_ns)
         if asked.what is None:
             return self.session
+        if asked.what not in ("open", "use"):
+            hint = nearest(asked.what, ["open", "use"]) or _help("titan")
+            raise MagicError(f"%titan {asked.what} is nothing; there are %titan, open and use", hint=hint)
         if asked.which is None:
             raise MagicError(f"%titan {asked.what} needs a name", hint=_help("titan"))
         if asked.what == "use":

@@ -83,10 +83,10 @@ class Session:
     def _repr_html_(self) -> str:
         rows = [
             ("→" if name == self.current else "", name, book.aggregate.__name__, len(book), len(book.typed),
-             book.basis.source, book.basis.frontier)
+             book.basis.source)
             for name, book in self.books().items()
         ]  # fmt: skip
-        columns = ["asked", "name", "aggregate", "aggregates", "events", "source", "complete"]
+        columns = ["asked", "name", "aggregate", "aggregates", "events", "source"]
         return html.table(rows, columns, note="" if rows else "%titan open sqlite:///data/samples/orders.db")
 
 

@@ -154,6 +154,10 @@ def _tables(book: Book, at: Instant | None) -> dict[str, Callable[[], pl.DataFra
         if book.read_events is None:
             raise QueryError("the book's store is not there to read events from", hint="ask `states` only")
         stored = book.read_events(None)
+        if stored.height != len(book.typed):  # some were rejected by the fold, or not asked for
+            stored = stored.join(
+                book.history(columns=[]), on=["aggregate_id", "version"], how="semi", maintain_order="left"
+            )
         if moment is None:
             return stored
         last = book.at(moment, columns=[]).rename({"version": "last"})

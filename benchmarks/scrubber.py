@@ -3,9 +3,10 @@
     python -m benchmarks.scrubber
 
 Needs Chromium and playwright, and is therefore not among those that `python -m benchmarks` runs. It prints
-one JSON line for each size: `made`, seconds from the call of `story.scrub()` to the widget and its JSON text;
-`bytes` of that text; `drawn`, from the call of the script's `render` until the browser has laid the page out;
-and `step`, the same for one press of an arrow key, the median and the largest over the whole life.
+one JSON line for each size: `made`, seconds from `story.scrub()` to the HTML of the cell's output;
+`bytes` of the data in it, all states and events; `drawn`, from the call of the script's `render` until the
+browser has laid the page out; and `step`, the same for one press of an arrow key, all over the life: the
+median, and what 99 of 100 stay below.
 """
 
 from __future__ import annotations
@@ -75,8 +76,10 @@ def measure(runs: int) -> Iterator[dict[str, Any]]:
             made, drawn, steps = [], [], []
             for _ in range(runs):
                 start = time.perf_counter()
-                text = story.scrub().widget.data
+                scrubber = story.scrub()
+                scrubber._repr_mimebundle_()
                 made.append(time.perf_counter() - start)
+                text = scrubber.widget.data
                 drawn.append(page.evaluate(RENDER, [widget.module(), widget.style(), text]))
                 steps += page.evaluate(STEP, [size, min(STEPS, size)])
             yield {
@@ -87,7 +90,7 @@ def measure(runs: int) -> Iterator[dict[str, Any]]:
                 "gzipped": len(gzip.compress(text.encode())),
                 "drawn": digits(statistics.median(drawn) / 1000),
                 "step": digits(statistics.median(steps) / 1000),
-                "longest_step": digits(max(steps) / 1000),
+                "step_99": digits(statistics.quantiles(steps, n=100)[98] / 1000),
                 "nodes": page.evaluate("document.querySelectorAll('*').length"),
                 "runs": runs,
                 "browser": browser.version,

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 import titan_lab as tl
 from titan_lab.errors import EventsError, MissingExtra
+from titan_lab.mining import dwell
 from titan_lab.mining.dwell import spread
 from titan_lab.notebook import figures
-from titan_lab.notebook.figures import family
+from titan_lab.notebook.figures import family, layering
 from titan_lab.notebook.figures.layering import layered
 from titan_lab.testing.histories import histories
 
@@ -130,6 +131,14 @@ def test_stays_are_spread_as_they_are_listed(events):
     )
 
 
+def test_planted_a_stay_counted_as_longer_than_it_is_is_noticed(monkeypatch):
+    """The property above can fail."""
+    monkeypatch.setattr(dwell, "LENGTHS", dwell.LENGTHS // 2)
+
+    with pytest.raises(AssertionError):
+        test_stays_are_spread_as_they_are_listed()
+
+
 def test_the_funnel_is_drawn_as_it_is_counted(book):
     """Counts as lengths; names as the steps' labels, first step on top."""
     counted = book.funnel(STEPS, within="7d")
@@ -211,6 +220,35 @@ def test_retention_draws_each_share_in_its_cell(book):
         assert cells.z[dates.index_of(cohort)][period - 1] == share
     sizes = found.filter(pl.col("period") == 0)["users"].to_list()
     assert list(figure.layout.yaxis.ticktext) == [f"{d}  {n}" for d, n in zip(dates, sizes, strict=True)]
+
+
+def test_a_cohort_of_one_does_not_set_the_colours_of_all(book):
+    """One customer, who came back, beside a thousand of whom one in a hundred did."""
+    found = pl.DataFrame(
+        {
+            "cohort": [datetime(2025, month, 1).date() for month in (1, 1, 2, 2)],
+            "period": [0, 1, 0, 1],
+            "users": [1, 1, 1000, 1000],
+            "active": [1, 1, 1000, 10],
+            "share": [1.0, 1.0, 1.0, 0.01],
+        }
+    )
+
+    figure = figures.retention(found)
+
+    assert figure.data[0].zmax == 0.01
+    assert [text for trace in figure.data[1:] for text in trace.text] == ["100.0%", "1.0%"]
+
+
+def test_a_share_too_small_for_its_digits_is_not_none():
+    """Fourteen of a hundred thousand are not 0.0 %."""
+    assert [family.percent(one) for one in (0.0, 0.00014, 0.5, 1.0, None)] == [
+        "0%",
+        "&lt;0.1%",
+        "50.0%",
+        "100%",
+        "–",
+    ]
 
 
 def test_rules_are_drawn_with_their_counts_and_with_examples(book):
@@ -485,6 +523,28 @@ def test_a_frame_of_another_verb_is_refused_by_name(draw):
     assert "hand over what" in caught.value.hint
 
 
+def test_the_band_of_a_life_is_its_state_machine_whatever_its_name():
+    """A ticket's column need not be called status."""
+
+    class Opened(tl.EventType):
+        pass
+
+    class Closed(tl.EventType):
+        pass
+
+    class Ticket(tl.Aggregate):
+        stage = tl.machine({Opened: "OPEN", Closed: "CLOSED"})
+
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    rows = [("t-1", 1, "Opened", "{}", start), ("t-1", 2, "Closed", "{}", start + timedelta(hours=2))]
+    names = ["aggregate_id", "version", "event_type", "payload", "timestamp"]
+    book = tl.from_frame(pl.DataFrame(rows, schema=names, orient="row")).fold(Ticket)
+
+    assert [note.text for note in book["t-1"].plot().layout.annotations] == ["OPEN"]
+    assert len(book["t-1"].plot().layout.shapes) == 2
+    assert {trace.name for trace in book.plot.states(by="stage").data} == {"OPEN", "CLOSED"}
+
+
 # --- THE LAYOUT OF A GRAPH ---------------------------------------------------------------------------------
 
 graphs = st.dictionaries(
@@ -507,7 +567,15 @@ def test_nodes_do_not_overlap_and_edges_end_where_their_nodes_are(weights):
     assert layered(dict(reversed(weights.items()))) == layout
 
 
-def test_a_graph_that_goes_one_way_goes_down(book):
+def test_planted_nodes_in_one_place_are_noticed(monkeypatch):
+    """The property above can fail."""
+    monkeypatch.setattr(layering, "NODE", 0.0)
+
+    with pytest.raises(AssertionError):
+        test_nodes_do_not_overlap_and_edges_end_where_their_nodes_are()
+
+
+def test_a_graph_that_goes_one_way_goes_down():
     """From its first node to its last, every edge."""
     weights = {("in", "a"): 5, ("a", "b"): 4, ("b", "out"): 4, ("a", "out"): 1, ("b", "a"): 1}
 

@@ -20,6 +20,7 @@ from titan_lab.jobs.record import JobRun, run_of
 from titan_lab.log import EventLog
 from titan_lab.mining.conform import Conformance
 from titan_lab.mining.funnel import Funnel
+from titan_lab.notebook.session import Session
 from titan_lab.story import Story
 from titan_lab.testing.histories import START
 from titan_lab.whatif.compare import Comparison
@@ -28,7 +29,7 @@ NASTY = "<script>alert(1)</script>\n\x1b[31m\"'&"
 LONG = NASTY * 2_000
 LATER = "2026-01-01"
 LIMIT = 50_000  # bytes of HTML
-# Values of Python itself and of polars and numpy show themselves; a frame stays a plain frame.
+# Values of Python itself, of polars and of plotly show themselves; a frame stays a plain frame.
 PLAIN = (
     str,
     int,
@@ -103,6 +104,8 @@ def calls(folder: Path) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]
             "every": lambda it: it.every("1h"),
             "explain": lambda it: it.explain("total", "2024-01-01", LATER),
             "history": lambda it: it.history(),
+            "now": lambda it: it.now,
+            "plot": lambda it: it.plot,
             "retention": lambda it: it.retention(),
             "scrub": lambda it: it.scrub(),
             "stays": lambda it: it.stays(),
@@ -112,6 +115,7 @@ def calls(folder: Path) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]
         }
         | {name: lambda it, name=name: getattr(it, name) for name in ("ids", "kept", "span", "undeclared")}
     )
+    drawn: dict[str, Callable[[Any], Any]] = {"plot": lambda it: it.plot()}
     run = {
         "job": "daily", "run_id": "r", "status": "failed", "exit_code": 1, "as_of": "2025-01-01",
         "started": "2025-01-01T00:00:00Z", "finished": "2025-01-01T00:00:01Z", "parameters": {},
@@ -157,15 +161,22 @@ def calls(folder: Path) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]
             "history": lambda it: it.history(),
             "log": lambda it: it.log(),
             "now": lambda it: it.now,
+            "plot": lambda it: it.plot(),
             "scrub": lambda it: it.scrub(),
             "trace": lambda it: it.trace(),
         }),
         State: (story.now, {"as_dict": lambda it: it.as_dict()}),
-        Funnel: (book.funnel([NASTY]), {
+        Funnel: (book.funnel([NASTY]), drawn | {
             name: lambda it, name=name: getattr(it, name) for name in ("counts", "steps", "witnesses")
         }),
-        Conformance: (book.conform(), {}),
-        Comparison: (branch.compare(), {
+        Conformance: (book.conform(), drawn),
+        Session: (Session({"book": book, "told": NASTY}), {
+            "book": lambda it: it.book("book"),
+            "books": lambda it: it.books(),
+            "open": lambda it: it.open("sqlite:///data/samples/orders.db"),
+            "use": lambda it: it.use("book"),
+        }),
+        Comparison: (branch.compare(), drawn | {
             name: lambda it, name=name: getattr(it, name)
             for name in ("changed", "illegal", "orders", "states", "totals")
         } | {"of": lambda it: it.of("status")}),
@@ -180,7 +191,7 @@ INSIDE = {"close", "frame", "ids_of", "rows", "track", "tracks", "typed", "wante
 
 def looks_well(made: Any, where: str) -> None:
     """Hold one value to the rules; what it is drawn from stays what it is."""
-    if isinstance(made, PLAIN):
+    if isinstance(made, PLAIN) or type(made).__module__.startswith("plotly."):
         return
     shown, said = made._repr_html_(), repr(made)
     assert isinstance(shown, str), where

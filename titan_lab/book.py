@@ -78,8 +78,8 @@ class Book(Drawn):
     ) -> Scrubber:
         """Drag through the history of all: how many are in each state, and what `measure` adds up to there.
 
-        measure, by, since, until: as of ``every``. step: as of ``every``; without one, the finest of hours,
-        days, weeks or months that makes no more than 400 instants. Raises what ``every`` raises.
+        measure, by, since, until: as of ``every``. step: as of ``every``; without one, the shortest of a
+        second to a month that makes no more than some 400 instants. Raises what ``every`` raises.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)

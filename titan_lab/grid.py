@@ -22,6 +22,14 @@ STEP = re.compile(r"(?:\d+(?:us|ms|s|mo|m|h|d|w|q|y))+")
 CALENDAR = re.compile("[dwqy]|mo")
 LIMB = 22  # bits; a double adds two thousand million numbers of 22 bits without rounding
 FULL, HALF = 2**63, 32  # what 64 bits do not hold, and the bits in half of them
+FEW = 400  # instants of a grid whose step nobody chose
+SECOND = 1_000_000  # microseconds
+STEPS = {
+    step: SECOND * seconds
+    for step, seconds in {
+        "1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400, "1w": 604_800,
+    }.items()
+}  # fmt: skip
 EXACT = 2**53
 LOW = 20  # bits of a birth that are added up apart from the rest: all of them together leave 64 bits
 
@@ -52,6 +60,11 @@ def instants(step: str | timedelta, since: Instant, until: Instant, zone: str | 
         raise _no_step(step, str(error)) from error
     grid = moments(grid, where).clip(start)
     return grid.filter(grid <= end).cast(TIMESTAMP).alias("instant")
+
+
+def step_for(start: int, end: int) -> str:
+    """Choose the shortest step whose grid, over these microseconds, has no more than some 400 instants."""
+    return next((step for step, width in STEPS.items() if end - start <= width * FEW), "1mo")
 
 
 def _width(step: str | timedelta) -> int | None:

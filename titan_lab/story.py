@@ -23,7 +23,7 @@ from titan_lab.why import change
 from titan_lab.why.bisect import verdict
 from titan_lab.why.blame import blame_all
 from titan_lab.why.known import Effective, at_known
-from titan_lab.why.trace import trace
+from titan_lab.why.trace import TRACE, trace
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -197,12 +197,13 @@ class Story:
         """Give the state after each event, in order of version, with valid_from and valid_to."""
         return self._frame(slice(None), columns)
 
-    def scrub(self) -> Scrubber:
+    def scrub(self, causes: bool = True) -> Scrubber:
         """Drag through this life: the state after each event, what changed, and the event with its causes.
 
         It is a slider in a notebook, and in a report; arrow keys go from event to event, and the axis above
         it to the instants between them. Card numbers, addresses and the like are masked, see
-        ``titan_lab.unmasked``.
+        ``titan_lab.unmasked``. causes=False leaves them out: in a history of millions of events, it takes
+        seconds to look for them.
 
         >>> import titan_lab as tl
         >>> book = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order)
@@ -210,7 +211,8 @@ class Story:
         <Scrubber of Order 550e8400-e29b-41d4-a716-446655440000: 11 events>
         """
         name = f"{self.aggregate.__name__} {self.aggregate_id}"
-        data = deltas.life(self.aggregate, self.aggregate_id, self._events(), self._frame, self.trace())
+        tree = self.trace() if causes else TRACE.to_frame()
+        data = deltas.life(self.aggregate, self.aggregate_id, self._events(), self._frame, tree)
         return Scrubber(data, html.Html(self._repr_html_(), name), f"{name}: {len(self):,} events")
 
     def __len__(self) -> int:

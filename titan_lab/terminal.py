@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from titan_lab.notebook.html import safe, shown
+from titan_lab.notebook.masked import masked
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,7 +85,7 @@ class _Column:
 
     def __init__(self, name: str, values: list[Any]) -> None:
         self.name = safe(name)
-        self.texts = ["" if value == [] else safe(shown(value)) for value in values]
+        self.texts = ["" if value == [] else safe(shown(masked(value, name))) for value in values]
         self.number = bool(values) and all(isinstance(value, int | Decimal | None) for value in values)
         self.width = max(map(_cells, [self.name, *self.texts]))
         is_text = any(isinstance(value, str | list) for value in values)
@@ -105,7 +106,7 @@ def facts(told: Mapping[str, Any], form: str = "table") -> None:
     width = max(map(len, told), default=0) + 2
     room = max(shutil.get_terminal_size().columns - width, SHORT)
     for name, value in told.items():
-        first, *more = textwrap.wrap(safe(shown(value)), room, break_on_hyphens=False) or [""]
+        first, *more = textwrap.wrap(safe(shown(masked(value, name))), room, break_on_hyphens=False) or [""]
         print(name.ljust(width) + first, *(" " * width + line for line in more), sep="\n")
 
 

@@ -187,7 +187,7 @@ class TitanEngine(NBClientEngine):
         start_timeout: float = 60,
         execution_timeout: float | None = None,
         timeout: float | None = None,
-        input_path: str | None = None,
+        input_path: str | None = None,  # papermill hands it to every engine
         **kwargs: Any,
     ) -> Any:
         watch = watch or Watch()

@@ -63,6 +63,9 @@ class Ledger:
     runs: the folder of runs, which the paths in `outputs` start at; a relative one lies in the project.
 
     Raises LedgerError for a URL of another kind, and whenever the database cannot be reached or written.
+
+    >>> Ledger("postgresql://ann:s3cret@db/titan")
+    Ledger('postgresql+psycopg://ann:***@db/titan')
     """
 
     def __init__(self, url: str | None = None, *, runs: str | os.PathLike[str] = "runs") -> None:

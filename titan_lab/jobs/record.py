@@ -104,6 +104,11 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text)
 
 
+def unfinished(folder: Path, run_id: str) -> tuple[Path, Path]:
+    """Name the two files that are there only while a run runs: what papermill writes, and room held back."""
+    return folder / f".{run_id}.partial.ipynb", folder / f".{run_id}.reserve"
+
+
 def close_record(path: Path, told: str) -> dict[str, Any] | None:
     """Give the end of a run whose process is gone; where its record has none, write `died` into it.
 
@@ -114,7 +119,8 @@ def close_record(path: Path, told: str) -> dict[str, Any] | None:
         if record["status"] == "running":
             record |= {"status": "died", "error": {"kind": "Killed", "message": told}}
             write_atomically(path, as_json(record))
-            path.with_name(f".{record['run_id']}.partial.ipynb").unlink(missing_ok=True)
+            for left in unfinished(path.parent, record["run_id"]):
+                left.unlink(missing_ok=True)
     except (OSError, ValueError):
         return None
     return record

@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from titan_lab.clock import Instant, duration, iso
 from titan_lab.errors import JobError, LedgerError, TitanError
@@ -44,12 +44,16 @@ from titan_lab.jobs.record import (
     relative,
     revision,
     run_of,
+    unfinished,
     versions,
     write_atomically,
 )
 
 if TYPE_CHECKING:
     from titan_lab.jobs.engine import Watch
+
+# Bytes held back on the disk while a notebook runs: whatever it fills, record and ledger can still say so.
+RESERVE: Final = 262_144
 
 __all__ = ["jobs", "parameters_of_job", "run_job"]
 
@@ -120,9 +124,8 @@ def _run(
 ) -> JobRun:
     run_id = f"{plan.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     folder = plan.folder
-    partial, own_folder, record_path = (
-        folder / name for name in (f".{run_id}.partial.ipynb", run_id, f"{run_id}.json")
-    )
+    own_folder, record_path = folder / run_id, folder / f"{run_id}.json"
+    partial, reserve = unfinished(folder, run_id)
     _clear(folder)
     _room(own_folder)
     record = _record(plan, run_id)
@@ -131,6 +134,7 @@ def _run(
         mine = attempt or ledger.attempt(plan.job, plan.scheduled)
         record["attempt"] = mine.number
         write_atomically(record_path, as_json(record))
+        reserve.write_bytes(bytes(RESERVE))
         ledger.begin(record)
 
     with _meanwhile(watch, enter) as entered:
@@ -138,7 +142,7 @@ def _run(
         try:
             entered()
         except BaseException:
-            for path in (partial, record_path):
+            for path in (partial, reserve, record_path):
                 path.unlink(missing_ok=True)
             with suppress(OSError):
                 own_folder.rmdir()
@@ -151,9 +155,10 @@ def _run(
         with suppress(OSError):
             own_folder.rmdir()  # when the notebook wrote nothing
         record["outputs"] = outputs(record, folder, plan.runs)
+        reserve.unlink(missing_ok=True)
         write_atomically(record_path, as_json(record))
     except (OSError, ValueError) as failure:  # no room, or what papermill wrote is cut off for want of it
-        for path in (partial, folder / f"{run_id}.ipynb"):
+        for path in (partial, reserve, folder / f"{run_id}.ipynb"):
             path.unlink(missing_ok=True)  # which makes the room that the record needs
         record |= {"status": "failed", "exit_code": FAILED, "notebook": None, "report": None}
         message = told(f"what the notebook did could not be kept: {failure}")
@@ -255,7 +260,8 @@ def _clear(folder: Path) -> None:
     for partial in folder.glob(".*.partial.ipynb"):
         run_id = partial.name[1:].partition(".")[0]
         if not (folder / f"{run_id}.json").exists():
-            partial.unlink()
+            for path in unfinished(folder, run_id):
+                path.unlink(missing_ok=True)
             with suppress(OSError):
                 (folder / run_id).rmdir()
 

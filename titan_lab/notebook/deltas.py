@@ -18,6 +18,7 @@ import polars as pl
 
 from titan_lab.clock import Instant, from_micros, iso, micros
 from titan_lab.fold import Aggregate
+from titan_lab.grid import STEPS, step_for
 from titan_lab.notebook.figures import colour_of
 from titan_lab.notebook.html import Html, shown, table
 from titan_lab.notebook.masked import masked, unmasked_now
@@ -27,9 +28,6 @@ from titan_lab.timeline import Timeline
 
 EXACT: Final = 2**53  # a browser's numbers are whole up to here
 AT_ONCE: Final = 256  # states of which lists are held at a time: a list that grows is long in each of them
-HOUR: Final = 3_600_000_000  # microseconds
-STEPS: Final = {"1h": HOUR, "6h": 6 * HOUR, "1d": 24 * HOUR, "1w": 168 * HOUR}
-MOST: Final = 400  # instants of a grid that nobody gave a step
 EFFECTS: Final = 20  # of one event that are named
 
 States = Callable[[slice, list[str]], pl.DataFrame]  # the states after some of a life's events
@@ -78,14 +76,13 @@ def grid(
 ) -> tuple[dict[str, Any], Html]:
     """Write down counts and sums over time as a Scrubber shows them, and the last of them as a table.
 
-    See ``Book.scrub``. Without `since` and `until`, the grid begins at the hour or day before the history
-    does, and ends at the one after.
+    See ``Book.scrub``. Without `since` and `until`, the grid begins at the whole step or day before the
+    history does, and ends at the one after.
     """
     ends = zip((since, until), book.span or (0, 0), strict=True)
     start, end = (moment if given is None else micros(given, book.zone) for given, moment in ends)
-    fitting = (name for name, width in STEPS.items() if (end - start) // width < MOST)
-    step = step or next(fitting, "1mo")
-    grain = STEPS["1h" if step == "1h" else "1d"]
+    step = step or step_for(start, end)
+    grain = min(STEPS.get(step, STEPS["1d"]), STEPS["1d"]) if isinstance(step, str) else STEPS["1d"]
     begin = from_micros(start // grain * grain) if since is None else since
     stop = from_micros(-(-end // grain) * grain) if until is None else until
     found = book.every(step, begin, stop, by=by, measure=measure)

@@ -33,7 +33,7 @@ line-height:1.45;color:var(--jp-ui-font-color1,inherit);margin:.4em 0}
 .titan .titan-scroll{overflow-x:auto;max-width:100%}
 .titan-card{border:1px solid color-mix(in srgb,currentColor 18%,transparent);border-radius:8px;
 padding:.75em 1em;display:inline-block;max-width:100%;box-sizing:border-box}
-:is(.titan,#titan-) table{table-layout:auto;border-collapse:collapse;border:0;margin:0;font-size:inherit;
+:is(.titan,#titan-) table{border-collapse:collapse;border:0;margin:0;font-size:inherit;
 font-variant-numeric:tabular-nums}
 :is(.titan,#titan-) caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .4em;color:inherit}
 :is(.titan,#titan-) :is(th,td){padding:.28em .8em .28em 0;border:0;text-align:left;vertical-align:top;

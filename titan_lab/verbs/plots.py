@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from inspect import getdoc
 from typing import TYPE_CHECKING, Any, Literal
 
-from titan_lab.clock import Instant, from_micros, instant
+from titan_lab.clock import Instant, instant, micros
+from titan_lab.grid import step_for
 from titan_lab.mining.dwell import spread
-from titan_lab.notebook import figures
+from titan_lab.notebook import figures, html
 from titan_lab.verbs.clocks import TwoClocks
 from titan_lab.verbs.mining import Mined
 from titan_lab.verbs.why import Explained
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-MOST = 400  # instants of a grid whose step nobody chose
-STEPS = {
-    "1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400, "1w": 604_800,
-}  # fmt: skip
 
 
 class Drawn(TwoClocks, Explained, Mined):
@@ -189,6 +186,10 @@ class Plots:
     def __repr__(self) -> str:
         return f"<figures of {self._name}: {', '.join(f'.{name}()' for name in self._kinds)}>"
 
+    def _repr_html_(self) -> str:
+        told = [(f".{name}()", (getdoc(getattr(self, name)) or "").split(".")[0]) for name in self._kinds]
+        return html.table(told, ["figure", "what it does"], caption=f"Figures of {self._name}")
+
     @property
     def _kinds(self) -> list[str]:
         return [name for name, member in vars(type(self)).items() if callable(member) and name[0] != "_"]
@@ -198,11 +199,5 @@ class Plots:
         return self._book.aggregate.__name__
 
     def _step(self, since: Instant | None, until: Instant | None) -> str:
-        """Choose the shortest step whose grid has no more than `MOST` instants."""
-        zone = self._book.zone
-        start, end = (from_micros(moment) for moment in self._book.span or (0, 0))
-        start, end = (
-            known if said is None else instant(said, zone) for said, known in ((since, start), (until, end))
-        )
-        seconds = (end - start).total_seconds()
-        return next((step for step, width in STEPS.items() if seconds <= width * MOST), "1mo")
+        ends = zip((since, until), self._book.span or (0, 0), strict=True)
+        return step_for(*(known if said is None else micros(said, self._book.zone) for said, known in ends))

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 COHORTS, PERIODS = 36, 24
 ROW = 24  # pixels
 WITH_TEXT = 14  # periods in whose cells a share fits
-LIGHT = 0.55  # of the largest share: above it a cell is so full that its text must be white
+USUAL = 0.98  # of all users, cell by cell: a cohort of three people does not set the scale for the others
+LIGHT = 0.55  # of the fullest colour: above it a cell is so full that its text must be white
 
 
 def retention(found: pl.DataFrame, *, title: str = "Who comes back") -> go.Figure:
     """Draw retention as a heat map: a row for each cohort with its size, a column for each period after.
 
     found: `book.retention(...)`. Period 0, in which everybody is active, is the size at the row's head. Of
-    more than 36 cohorts the last ones are drawn, of more than 24 periods the first.
+    more than 36 cohorts the last ones are drawn, of more than 24 periods the first. Colours reach
+    their fullest at a share that the cohorts of nearly all users stay below.
     """
     need(found, "cohort", "period", "users", "active", "share", source="book.retention(...)")
     later = found.filter(pl.col("period").is_between(1, PERIODS))
@@ -43,7 +45,7 @@ def retention(found: pl.DataFrame, *, title: str = "Who comes back") -> go.Figur
     if max(found["period"]) > PERIODS:
         cut.append(f"the first {PERIODS} periods")
     made = figure(title, "periods after the first", "first period", ", ".join(cut))
-    most = max(shares.values()) or 1.0
+    most = _usual(later) or 1.0
     made.add_heatmap(
         x=[*periods],
         y=[*range(len(dates))],
@@ -67,6 +69,7 @@ def retention(found: pl.DataFrame, *, title: str = "Who comes back") -> go.Figur
         "%{customdata[3]} came, %{customdata[4]}<extra></extra>",
     )  # fmt: skip
     if len(periods) <= WITH_TEXT:
+        digits = 0 if most >= 0.1 else 1
         # Not the heat map's own text, which has one colour on the full cells and on the faint ones.
         for colour, full in ((INK, False), ("#ffffff", True)):
             cells = [
@@ -78,7 +81,7 @@ def retention(found: pl.DataFrame, *, title: str = "Who comes back") -> go.Figur
             made.add_scatter(
                 x=[x for x, _, _ in cells],
                 y=[y for _, y, _ in cells],
-                text=[f"{share:.0%}" for _, _, share in cells],
+                text=[f"{share:.{digits}%}" for _, _, share in cells],
                 mode="text",
                 name="shares",
                 showlegend=False,
@@ -92,3 +95,10 @@ def retention(found: pl.DataFrame, *, title: str = "Who comes back") -> go.Figur
                "range": [len(dates) - 0.4, -0.6], "showgrid": False},
     )  # fmt: skip
     return made
+
+
+def _usual(later: pl.DataFrame) -> float:
+    """Give the share that has the fullest colour: one that all but a few users' cohorts stay below."""
+    ranked = later.sort("share", "cohort", "period").with_columns(upto=pl.col("users").cum_sum())
+    enough = ranked.filter(pl.col("upto") >= USUAL * ranked["upto"][-1])
+    return float(enough["share"][0])

@@ -146,7 +146,11 @@ def safe(text: object, most: int = NAME) -> str:
 
 def percent(share: float | None) -> str:
     """Write a share as a percentage, as short as its size allows."""
-    return "–" if share is None else f"{share:.1%}" if 0 < share < 0.9995 else f"{share:.0%}"
+    if share is None:
+        return "–"
+    if 0 < share < 0.0005:
+        return "&lt;0.1%"
+    return f"{share:.1%}" if 0 < share < 0.9995 else f"{share:.0%}"
 
 
 def lasting(length: timedelta | None) -> str:

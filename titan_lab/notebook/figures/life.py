@@ -27,7 +27,7 @@ TINTS = ("#3a8fd6", "#1f9d78", "#d98a5f", "#7d6fc4")
 
 
 def story(tale: Any, *, title: str | None = None) -> go.Figure:
-    """Draw one order's life: its status as a band, its events as marks on it, its amounts as steps below.
+    """Draw one order's life: its states as a band, its events as marks on it, its amounts as steps below.
 
     tale: a Story, `book["order-id"]`. Amounts are those of its state columns that are decimals. Events are
     placed at the instant from which they count, which is later than their timestamp where a predecessor is
@@ -41,8 +41,9 @@ def story(tale: Any, *, title: str | None = None) -> go.Figure:
     many = len(log) > MARKS
     note = f"{len(log):,} events; marks that lie close together are drawn as one" if many else ""
     made = figure(title or f"{tale.aggregate.__name__} {tale.aggregate_id}", "instant (UTC)", "", note)
-    if "status" in history.columns:
-        _band(made, history, last + pad)
+    states = next((name for name, dtype in history.schema.items() if isinstance(dtype, pl.Enum)), None)
+    if states is not None:
+        _band(made, history.rename({states: "status"}), last + pad)
     cell = max((last - first) / MARKS, timedelta(microseconds=1))
     marks = _together(log, first, cell) if many else _one_by_one(log)
     made.add_scatter(

@@ -54,7 +54,8 @@ def conformance(found: Any, *, title: str | None = None) -> go.Figure:
         showlegend=False,
         yaxis={"tickvals": [*range(len(counts))], "ticktext": [safe(kind) for kind, _ in counts],
                "range": [len(counts) - 0.5, -0.5], "showgrid": False},
-        xaxis={"range": [0, max(max(count for _, count in counts) * 1.15, 1)], "showticklabels": False},
+        xaxis={"range": [0, max(max(count for _, count in counts) * 1.15, 1)],
+               "showticklabels": False, "ticks": ""},
     )  # fmt: skip
     return made
 

@@ -97,7 +97,11 @@ def dwell(
     shown_marks = {
         label: log10(seconds) for label, seconds in MARKS.items() if left - 0.1 <= log10(seconds) <= right
     }
-    thin = [label for label in shown_marks if len(shown_marks) <= 9 or label not in ("10 s", "10 min", "6 h")]
+    thin = [
+        label
+        for label in shown_marks
+        if len(shown_marks) <= 9 or label not in ("10 s", "10 min", "6 h", "180 d")
+    ]
     made.update_layout(
         height=140 + ROW * len(rows),
         barmode="overlay",

@@ -358,8 +358,8 @@ def test_the_scheduler_removes_the_files_of_runs_that_need_not_be_kept(project):
         record = {
             "run_id": f"r{when}", "job": "tick", "scheduled": f"{when}T00:00:00Z", "attempt": 1,
             "exit_code": 0, "status": "ok", "started": f"{when}T00:00:00Z", "finished": f"{when}T00:00:01Z",
-            "results": {}, "parameters": {}, "revision": None, "pid": 1, "host": "h", "error": None, "outputs": [],
-            "record": f"tick/{when}/r{when}.json",
+            "results": {}, "parameters": {}, "revision": None, "pid": 1, "host": "h", "error": None,
+            "outputs": [], "record": f"tick/{when}/r{when}.json",
         }  # fmt: skip
         (old / f"r{when}.json").write_text(json.dumps(record))
         Ledger().begin(record)

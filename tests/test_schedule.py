@@ -347,3 +347,30 @@ def test_a_dry_run_shows_what_is_due_and_what_is_next_and_writes_nothing(project
     assert rows[0]["instant"].endswith("T03:00:00Z")
     assert rows[1]["why"] == "At 00:00 every day (America/Sao_Paulo)"
     assert not (folder / "runs").exists()
+
+
+def test_the_scheduler_removes_the_files_of_runs_that_need_not_be_kept(project):
+    """By the [keep] beside the job; the ledger keeps the rows, and `titan jobs prune` does the same."""
+    folder = project('[schedule]\ncron = "0 0 1 1 *"\n[keep]\nruns = 1')
+    for when in ("2020-01-01", "2021-01-01"):
+        old = folder / "runs" / "tick" / when
+        old.mkdir(parents=True)
+        record = {
+            "run_id": f"r{when}", "job": "tick", "scheduled": f"{when}T00:00:00Z", "attempt": 1,
+            "exit_code": 0, "status": "ok", "started": f"{when}T00:00:00Z", "finished": f"{when}T00:00:01Z",
+            "results": {}, "parameters": {}, "revision": None, "pid": 1, "host": "h", "error": None,
+            "outputs": [], "record": f"tick/{when}/r{when}.json",
+        }  # fmt: skip
+        (old / f"r{when}.json").write_text(json.dumps(record))
+        Ledger().begin(record)
+
+    pruned = titan("jobs", "prune", "--json")
+    out, told = pruned.communicate(timeout=60)
+    assert pruned.returncode == 0, told
+    assert [row["run_id"] for row in json.loads(out)] == ["r2020-01-01"]
+
+    Scheduler(tell=print).once()
+
+    assert Ledger().runs("tick")["pruned"].is_null().to_list() == [True, False, False]
+    assert len(list((folder / "runs").rglob("*.html"))) == 1
+    assert not list((folder / "runs").rglob("r202*.json"))

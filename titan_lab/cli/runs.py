@@ -121,15 +121,17 @@ def prune(
 ) -> None:
     """Remove the files of old runs; the ledger keeps their rows, and says when they went.
 
-    Needs --keep, --older-than or both, which then must both allow it. What runs now stays.
+    What may go is said by --keep, --older-than or both, which then must both allow it; without them by the
+    [keep] beside each job. What runs now stays.
     """
     from titan_lab import terminal
-    from titan_lab.jobs.history import prune
+    from titan_lab.jobs.history import prune, prune_as_declared
     from titan_lab.jobs.ledger import Ledger
 
     if keep is None and older_than is None:
-        raise click.UsageError("say what may go: --keep N, --older-than 90d, or both")
-    gone = prune(Ledger(ledger), job, keep=keep, older_than=older_than, dry_run=dry_run)
+        gone = prune_as_declared(Ledger(ledger), job, dry_run=dry_run)
+    else:
+        gone = prune(Ledger(ledger), job, keep=keep, older_than=older_than, dry_run=dry_run)
     terminal.show(gone, form or "table")
     if not form:
         what = "would be removed" if dry_run else "removed"

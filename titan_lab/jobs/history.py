@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from titan_lab.clock import duration
 from titan_lab.errors import JobError, LedgerError
 from titan_lab.jobs.ledger import Ledger
+from titan_lab.jobs.plan import declaration_of_job, jobs
 from titan_lab.jobs.record import JobRun
 from titan_lab.jobs.run import run_job
 from titan_lab.paths import project_root
@@ -119,6 +121,28 @@ def prune(
             _remove(ledger.folder, row, files)
     columns = ["run_id", "job", "status", "started"]
     return chosen.select(columns).with_columns(bytes=pl.Series(sizes, dtype=pl.Int64))
+
+
+def prune_as_declared(
+    ledger: Ledger,
+    job: str | None = None,
+    *,
+    pipelines: str | os.PathLike[str] = "pipelines",
+    dry_run: bool = False,
+) -> pl.DataFrame:
+    """Remove the files of old runs, as `prune` does, by the [keep] beside each job, or beside this one."""
+    import polars as pl
+
+    gone = []
+    for name in jobs(pipelines) if job is None else [job]:
+        keep = declaration_of_job(name, pipelines=pipelines).keep
+        if keep.runs is not None or keep.age is not None:
+            gone.append(prune(ledger, name, keep=keep.runs, older_than=keep.age, dry_run=dry_run))
+    if not gone:
+        raise LedgerError(
+            "no job says which of its runs may go", hint="[keep] in NAME.toml, or --keep N, --older-than 90d"
+        )
+    return pl.concat(gone).sort("started", "run_id")
 
 
 def _record(ledger: Ledger, run: dict[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from titan_lab.clock import iso
 from titan_lab.errors import LedgerError, TitanError
 from titan_lab.jobs.child import Child, Order, ended_by_signal
 from titan_lab.jobs.cron import told
-from titan_lab.jobs.declaration import Declaration
+from titan_lab.jobs.declaration import Declaration, Keep
 from titan_lab.jobs.due import Due, due
+from titan_lab.jobs.history import prune
 from titan_lab.jobs.ledger import Ledger
 from titan_lab.jobs.plan import declaration_of_job, jobs
 from titan_lab.jobs.record import LOCKED, USAGE
@@ -172,8 +173,18 @@ class Scheduler:
         elif code == USAGE:  # nothing was entered, so it would be due for ever
             self._not_before[key] = datetime.max.replace(tzinfo=UTC)
         (self.bad.discard if code in (0, 6, LOCKED) else self.bad.add)(key)
+        if code not in (USAGE, LOCKED):
+            self._prune(key[0])
         self._running.pop(key, None)
         self._wake.set()
+
+    def _prune(self, job: str) -> None:
+        try:
+            keep = declaration_of_job(job, pipelines=self.pipelines).keep
+            if keep != Keep():
+                prune(self.ledger, job, keep=keep.runs, older_than=keep.age)
+        except (TitanError, OSError) as error:
+            self._complain(job, f"old runs of {job} cannot be removed: {error}")
 
     def _pause(self, declared: dict[str, Declaration]) -> timedelta:
         now = self.now()

@@ -11,7 +11,7 @@ SAMPLES := data/samples/orders.db
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench lab notebooks samples clean
+.PHONY: help run test proofs lint bench lab notebooks samples clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,9 +20,12 @@ run: $(VENV)/.run.stamp $(SAMPLES) ## set up, run the job `daily_orders` on the 
 	@$(BIN)/titan run daily_orders --as-of $(AS_OF)
 
 test: $(VENV)/.test.stamp $(SAMPLES) ## set up, then prove everything: tests, doctests, README, notebooks (ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with=titan_lab/notebook/nbval.cfg --nbval-cell-timeout=120 \
 	  --nbval-kernel-startup-timeout=120 notebooks
+
+proofs: $(VENV)/.test.stamp $(SAMPLES) ## what takes longer: races, killed processes, servers, browsers (ARGS="-k name")
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.lint.stamp ## ruff, mypy, and the one-way imports
 	$(BIN)/ruff check .

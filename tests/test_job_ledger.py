@@ -258,7 +258,7 @@ def test_those_who_list_never_stand_in_the_way_of_those_who_claim(ledger):
 
     def look():
         while not over.is_set():
-            ledger._locks.held("daily@2025-01-15T00:00:00Z")
+            ledger._base.locks.held("daily@2025-01-15T00:00:00Z")
 
     lookers = [threading.Thread(target=look) for _ in range(3)]
     for looker in lookers:

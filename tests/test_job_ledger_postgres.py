@@ -162,7 +162,9 @@ def test_a_job_runs_with_its_ledger_in_postgres(url, tmp_path, monkeypatch):
 
     assert Ledger(runs=tmp_path / "runs").run(run.run_id)["status"] == "ok"
     assert not (tmp_path / "runs" / "ledger.db").exists()
-    assert not [path for path in (tmp_path / "runs").rglob("*.*") if "unused" in path.read_text()]
+    assert not [
+        path for path in (tmp_path / "runs").rglob("*.*") if path.is_file() and "unused" in path.read_text()
+    ]
 
 
 def test_a_server_that_went_away_is_told(tmp_path):

@@ -26,6 +26,7 @@
     └── JobError              a scheduled notebook cannot start, or failed
         ├── TooSoon           a run is about an instant that has not come, or lies beyond the source
         ├── Locked            somebody else runs this job for this instant
+        ├── Unhealthy         a check that a job makes found more than it allows
         └── LedgerError       the ledger of runs cannot be used, or has no such run
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
@@ -167,6 +168,10 @@ class TooSoon(JobError):
 
 class Locked(JobError):
     """Somebody else runs this job for this instant right now."""
+
+
+class Unhealthy(JobError):
+    """A check that a job makes found more than it allows."""
 
 
 class LedgerError(JobError):

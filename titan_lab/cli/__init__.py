@@ -61,6 +61,7 @@ for command in (
     lab.lab,
 ):
     titan.add_command(command)
+runs.jobs.add_command(schedule.export)
 
 
 _CODES = {NoSuchAggregate: NO_ANSWER, Locked: LOCKED}

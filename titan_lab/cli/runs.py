@@ -44,7 +44,8 @@ def list_(
     import polars as pl
 
     from titan_lab import terminal
-    from titan_lab.jobs.ledger import STRUCTURED, Ledger
+    from titan_lab.jobs.ledger import Ledger
+    from titan_lab.jobs.table import STRUCTURED
 
     found = Ledger(ledger).runs(job, status, since)
     if form:

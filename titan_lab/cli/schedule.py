@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Run the jobs that are due, from now on or once.")
 @click.argument("names", nargs=-1, metavar="[JOB]...")
-@click.option("--once", is_flag=True, help="Run what is due now, then end.")
+@click.option("--once", is_flag=True, help="Run what is due now, with its retries, then end.")
 @click.option("--dry-run", is_flag=True, help="Show what is due, and when each job is next; run nothing.")
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at once.")
 @click.option("--ledger", metavar="URL", help="Where runs are entered.  [default: runs/ledger.db]")
@@ -40,7 +40,7 @@ def schedule(
         _show(scheduler, form)
     elif once:
         scheduler.once()
-        sys.exit(1 if scheduler.failed else 0)
+        sys.exit(1 if scheduler.bad else 0)
     else:
         terminal.say("scheduling until SIGTERM or Ctrl-C")
         scheduler.run()
@@ -129,3 +129,24 @@ def backfill(
     counts = done["status"].value_counts().sort("count", "status", descending=[True, False])
     terminal.say(", ".join(f"{count:,} {status}" for status, count in counts.iter_rows()))
     sys.exit(exit_code(done))
+
+
+@click.command("export", short_help="Write the schedules of jobs for another scheduler.")
+@click.argument("names", nargs=-1, metavar="[JOB]...")
+@click.option("--cron", "form", flag_value="cron", help="A crontab.")
+@click.option("--systemd", "form", flag_value="systemd", help="Services and timers.")
+@click.option("--airflow", "form", flag_value="airflow", help="A file of DAGs.")
+@click.option("--k8s", "form", flag_value="k8s", help="CronJobs.")
+@click.option("--root", default=".", show_default=True, help="The project's folder where they will run.")
+def export(names: tuple[str, ...], form: str | None, root: str) -> None:
+    """Write the schedules of jobs for cron, systemd, Airflow or Kubernetes: all of them, or only these.
+
+    The file goes to standard output.
+    """
+    from titan_lab.jobs.exports import export as written
+    from titan_lab.jobs.plan import declaration_of_job, jobs
+
+    if form is None:
+        raise click.UsageError("say for whom: --cron, --systemd, --airflow or --k8s")
+    chosen = [(name, declaration_of_job(name)) for name in names or jobs()]
+    print(written(form, chosen, root), end="")

@@ -18,31 +18,27 @@ use.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from titan_lab.clock import Instant, instant, iso
-from titan_lab.errors import LedgerError, Locked, MissingExtra, nearest
-from titan_lab.jobs.locks import FileLocks, Locks, ServerLocks
-from titan_lab.jobs.parameters import redact
+from titan_lab.errors import LedgerError, Locked, nearest
+from titan_lab.jobs.database import LEDGER_VARIABLE, Database
 from titan_lab.jobs.record import close_record
+from titan_lab.jobs.table import frame_of, row_of, runs_table
 from titan_lab.paths import project_root
 
 if TYPE_CHECKING:
     import polars as pl
-    from sqlalchemy import Connection, Engine, Select, Table
+    from sqlalchemy import Select
 
-LEDGER_VARIABLE: Final = "TITAN_LEDGER"
 STATUSES: Final = ("running", "ok", "nothing", "failed", "timeout", "died", "interrupted")
 DONE: Final = ("ok", "nothing")  # what need not be run again for the same instant
-STRUCTURED: Final = ("basis", "parameters", "results")  # columns of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +67,12 @@ class Ledger:
     def __init__(self, url: str | None = None, *, runs: str | os.PathLike[str] = "runs") -> None:
         self.folder = Path(runs) if Path(runs).is_absolute() else project_root() / runs
         given = url or os.environ.get(LEDGER_VARIABLE) or f"sqlite:///{self.folder / 'ledger.db'}"
-        scheme, _, rest = given.partition("://")
-        self._file: Path | None = None
-        if scheme == "sqlite" and rest.startswith("/") and rest != "/":
-            self._file = project_root() / rest[1:]  # an absolute path replaces the root
-            given = f"sqlite:///{self._file}"
-        elif scheme in ("postgresql", "postgres", "postgresql+psycopg"):
-            given = f"postgresql+psycopg://{rest}"
-        else:
-            raise LedgerError(
-                f"{redact(given)!r} is no place for a ledger",
-                hint="sqlite:///runs/ledger.db or postgresql://USER@HOST/DATABASE "
-                f"(as an argument or in {LEDGER_VARIABLE})",
-            )
-        self._url = given
-        self._made = False
+        self._base = Database(given)
 
     @property
     def url(self) -> str:
         """Give where the ledger is, without what is secret in it."""
-        return redact(self._url.partition("?")[0])
+        return self._base.shown
 
     def __repr__(self) -> str:
         return f"Ledger({self.url!r})"
@@ -114,8 +96,8 @@ class Ledger:
         """Hold the lock of a claim alone, which on one machine needs no database. Raises as `claim` does."""
         moment = instant(scheduled)
         with ExitStack() as held:
-            with self._told():
-                mine = held.enter_context(self._locks.hold(_name(job, moment)))
+            with self._base.told():
+                mine = held.enter_context(self._base.locks.hold(_name(job, moment)))
             if not mine:
                 raise self._locked(job, moment)
             yield
@@ -123,30 +105,30 @@ class Ledger:
     def attempt(self, job: str, scheduled: Instant) -> Attempt:
         """Count the attempts so far, for who holds the lock; those that died unseen are told as such now."""
         moment = instant(scheduled)
-        self._make()
+        self._base.make()
         self._settle(job, moment, mine=True)
-        earlier = self._rows(_attempts(job, moment))
+        earlier = self._base.rows(_attempts(job, moment))
         number = max((row["attempt"] for row in earlier), default=0) + 1
         return Attempt(job, moment, number, any(row["status"] in DONE for row in earlier))
 
     def begin(self, record: Mapping[str, Any]) -> None:
         """Enter a run that starts now, from its record."""
-        self._make()
-        with self._connection() as connection:
-            connection.execute(_runs().insert().values(_row(record)))
+        self._base.make()
+        with self._base.connection() as connection:
+            connection.execute(runs_table().insert().values(row_of(record)))
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """Write how a run ended, from its record."""
-        row = _row(record)
-        with self._connection() as connection:
-            table = _runs()
+        row = row_of(record)
+        with self._base.connection() as connection:
+            table = runs_table()
             connection.execute(table.update().where(table.c.run_id == row.pop("run_id")).values(row))
 
     def mark_pruned(self, run_id: str) -> None:
         """Write that the files of a run are removed now."""
-        with self._connection() as connection:
-            c = _runs().c
-            chosen = _runs().update().where(c.run_id == run_id, c.status != "running")
+        with self._base.connection() as connection:
+            c = runs_table().c
+            chosen = runs_table().update().where(c.run_id == run_id, c.status != "running")
             connection.execute(chosen.values(pruned=datetime.now(UTC), outputs="[]"))
 
     # --- READING -----------------------------------------------------------------------------------------
@@ -171,21 +153,33 @@ class Ledger:
 
         Raises LedgerError for a status that none can have.
         """
+        return frame_of(self.listed(job, status, since, limit))
+
+    def listed(
+        self,
+        job: str | None = None,
+        status: str | None = None,
+        since: Instant | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List runs as `runs` does, as dicts with what is JSON read; loads no polars."""
         if status is not None and status not in STATUSES:
             raise LedgerError(
                 f"no run can have the status {status!r}",
                 hint=nearest(status, STATUSES) or f"there are {', '.join(STATUSES)}",
             )
         self._settle(job)
-        c, conditions = _runs().c, []
+        c, conditions = runs_table().c, []
         if job is not None:
             conditions.append(c.job == job)
         if status is not None:
             conditions.append(c.status == status)
         if since is not None:
             conditions.append(c.started >= instant(since))
-        chosen = _runs().select().where(*conditions).order_by(c.started.desc(), c.run_id.desc()).limit(limit)
-        return _frame(self._rows(chosen))
+        chosen = (
+            runs_table().select().where(*conditions).order_by(c.started.desc(), c.run_id.desc()).limit(limit)
+        )
+        return self._base.rows(chosen)
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Give one run as a dict with the columns of `runs`, those of JSON read; a unique beginning will do.
@@ -193,8 +187,10 @@ class Ledger:
         Raises LedgerError where no run is called so, or several are.
         """
         self._settle()
-        c = _runs().c
-        found = self._rows(_runs().select().where(c.run_id.startswith(run_id, autoescape=True)).limit(9))
+        c = runs_table().c
+        found = self._base.rows(
+            runs_table().select().where(c.run_id.startswith(run_id, autoescape=True)).limit(9)
+        )
         exact = [row for row in found if row["run_id"] == run_id] or found
         if len(exact) != 1:
             names = [row["run_id"] for row in exact] or self.runs(limit=200)["run_id"].to_list()
@@ -209,9 +205,9 @@ class Ledger:
 
     def last_success(self, job: str) -> dict[str, Any] | None:
         """Give the run that ended `ok` or `nothing` for the latest scheduled instant; None without one."""
-        c = _runs().c
-        chosen = _runs().select().where(c.job == job, c.status.in_(DONE))
-        found = self._rows(chosen.order_by(c.scheduled.desc(), c.attempt.desc()).limit(1))
+        c = runs_table().c
+        chosen = runs_table().select().where(c.job == job, c.status.in_(DONE))
+        found = self._base.rows(chosen.order_by(c.scheduled.desc(), c.attempt.desc()).limit(1))
         return found[0] if found else None
 
     def attempts(self, job: str, scheduled: Instant, *, settle: bool = True) -> pl.DataFrame:
@@ -222,16 +218,16 @@ class Ledger:
         moment = instant(scheduled)
         if settle:
             self._settle(job, moment)
-        return _frame(self._rows(_attempts(job, moment)))
+        return frame_of(self._base.rows(_attempts(job, moment)))
 
     def holder(self, job: str, scheduled: Instant) -> dict[str, Any] | None:
         """Give the run that holds a job's instant now; None when it is free. Writes nothing."""
         moment = instant(scheduled)
-        if not self._there() or not self._locks.held(_name(job, moment)):
+        if not self._base.there() or not self._base.locks.held(_name(job, moment)):
             return None
-        c = _runs().c
-        chosen = _runs().select().where(c.job == job, c.scheduled == moment, c.status == "running")
-        found = self._rows(chosen.order_by(c.attempt.desc()).limit(1))
+        c = runs_table().c
+        chosen = runs_table().select().where(c.job == job, c.scheduled == moment, c.status == "running")
+        found = self._base.rows(chosen.order_by(c.attempt.desc()).limit(1))
         return found[0] if found else {"run_id": None, "pid": None, "host": None, "started": None}
 
     # --- WHAT A DEAD PROCESS LEFT ------------------------------------------------------------------------
@@ -242,14 +238,14 @@ class Ledger:
         A run is entered after its lock is taken, and its end before the lock is freed: a row without a lock
         is either dead, or finished since it was read, and then it is no more "running" when written.
         """
-        c = _runs().c
-        chosen = _runs().select().where(c.status == "running")
+        c = runs_table().c
+        chosen = runs_table().select().where(c.status == "running")
         if job is not None:
             chosen = chosen.where(c.job == job)
         if moment is not None:
             chosen = chosen.where(c.scheduled == moment)
-        for row in self._rows(chosen):
-            if mine or not self._locks.held(_name(row["job"], row["scheduled"])):
+        for row in self._base.rows(chosen):
+            if mine or not self._base.locks.held(_name(row["job"], row["scheduled"])):
                 self._bury(row)
 
     def _bury(self, row: dict[str, Any]) -> None:
@@ -257,11 +253,11 @@ class Ledger:
         told = f"its process ({row['pid']} on {row['host']}) was killed, or the machine stopped"
         path = self.folder / row["record"] if row["record"] else None
         record = close_record(path, told) if path else None
-        values = _row(record) if record else {"status": "died", "error": told}
-        c = _runs().c
-        with self._connection() as connection:
+        values = row_of(record) if record else {"status": "died", "error": told}
+        c = runs_table().c
+        with self._base.connection() as connection:
             connection.execute(
-                _runs()
+                runs_table()
                 .update()
                 .where(c.run_id == row["run_id"], c.status == "running")
                 .values({k: v for k, v in values.items() if k != "run_id"})
@@ -286,205 +282,11 @@ class Ledger:
             since=holder["started"],
         )
 
-    # --- THE DATABASE ------------------------------------------------------------------------------------
-
-    @cached_property
-    def _engine(self) -> Engine:
-        try:
-            from sqlalchemy import NullPool, create_engine, event
-        except ImportError as error:
-            raise MissingExtra("sqlalchemy", "run", "the ledger of runs") from error
-        options: dict[str, Any]
-        if self._file:
-            options = {"timeout": 60}
-        else:
-            # A run may take hours in which the session that holds its lock says nothing.
-            options = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-            options |= {"connect_timeout": 10, "application_name": "titan_lab ledger"}
-        try:
-            # Without a pool no connection is shared with a forked process, or left open at the end.
-            engine = create_engine(self._url, poolclass=NullPool, connect_args=options)
-        except ImportError as error:
-            raise MissingExtra("psycopg", "postgres", "a ledger in PostgreSQL") from error
-        except Exception as error:
-            raise LedgerError(
-                f"{self.url} is no URL of a database: {redact(str(error))}",
-                hint="postgresql://USER@HOST:PORT/DATABASE",
-            ) from None
-        if self._file:
-            # Readers do not wait for the writer, nor the writer for them.
-            event.listen(engine, "connect", lambda raw, _: raw.execute("pragma journal_mode=wal").close())
-        return engine
-
-    @cached_property
-    def _locks(self) -> Locks:
-        if self._file:
-            return FileLocks(self._file.with_name(f"{self._file.name}.locks"))
-        return ServerLocks(self._engine)
-
-    def _there(self) -> bool:
-        if self._file:
-            return self._file.exists()
-        if not self._made:
-            from sqlalchemy import inspect
-
-            with self._told():
-                self._made = inspect(self._engine).has_table(_runs().name)
-        return self._made
-
-    def _make(self) -> None:
-        if self._made:
-            return
-        with self._told(), self._locks.alone():  # two that make one table at once fail on both databases
-            _runs().metadata.create_all(self._engine)
-        self._made = True
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what a driver or the system says into an error of ours, which shows no password."""
-        try:
-            yield
-        except Exception as error:
-            if not (isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")):
-                raise  # asked by name, since there may be nothing of SQLAlchemy's to import, or no need to
-            cause = str(getattr(error, "orig", None) or error).strip()
-            raise LedgerError(
-                f"the ledger {self.url} cannot be used: {redact(cause)}",
-                hint=f"it is the argument `ledger`, or {LEDGER_VARIABLE}, or ledger.db in the folder of runs",
-            ) from error
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        with self._told(), self._engine.begin() as connection:
-            yield connection
-
-    def _rows(self, chosen: Select[Any]) -> list[dict[str, Any]]:
-        if not self._there():
-            return []
-        with self._connection() as connection:
-            found = [dict(row) for row in connection.execute(chosen).mappings()]
-        for row in found:
-            row.update({name: json.loads(row[name]) for name in (*STRUCTURED, "outputs")})
-        return found
-
 
 def _name(job: str, moment: datetime) -> str:
     return f"{job}@{iso(moment)}"
 
 
 def _attempts(job: str, moment: datetime) -> Select[Any]:
-    c = _runs().c
-    return _runs().select().where(c.job == job, c.scheduled == moment).order_by(c.attempt)
-
-
-_TABLE: list[Table] = []
-
-
-def _runs() -> Table:
-    if not _TABLE:
-        _TABLE.append(_declare())
-    return _TABLE[0]
-
-
-def _declare() -> Table:
-    try:
-        from sqlalchemy import (
-            BigInteger,
-            Column,
-            DateTime,
-            Index,
-            Integer,
-            MetaData,
-            String,
-            Table,
-            Text,
-            UniqueConstraint,
-        )
-        from sqlalchemy.types import TypeDecorator
-    except ImportError as error:
-        raise MissingExtra("sqlalchemy", "run", "the ledger of runs") from error
-
-    class Moment(TypeDecorator[datetime]):
-        """An aware instant; SQLite, which knows none, keeps it in UTC."""
-
-        impl = DateTime(timezone=True)
-        cache_ok = True
-
-        def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-            return None if value is None else instant(value)
-
-        def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-            return None if value is None else instant(value, "UTC")
-
-    return Table(
-        "titan_runs",
-        MetaData(),
-        Column("run_id", String(64), primary_key=True),
-        Column("job", Text, nullable=False),
-        Column("scheduled", Moment, nullable=False),
-        Column("attempt", Integer, nullable=False),
-        Column("status", String(16), nullable=False),
-        Column("exit_code", Integer),
-        Column("started", Moment, nullable=False),
-        Column("finished", Moment),
-        Column("error", Text),
-        Column("failing_cell", Integer),
-        Column("basis", Text, nullable=False),
-        Column("outputs", Text, nullable=False),
-        Column("parameters", Text, nullable=False),
-        Column("results", Text, nullable=False),
-        Column("revision", Text),
-        Column("pid", BigInteger),
-        Column("host", Text),
-        Column("record", Text),
-        Column("pruned", Moment),
-        UniqueConstraint("job", "scheduled", "attempt"),
-        Index("titan_runs_started", "started"),
-        Index("titan_runs_status", "status"),
-    )
-
-
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the row of a run from its record."""
-    error = record.get("error") or {}
-    row = {
-        "run_id": record["run_id"],
-        "job": record["job"],
-        "scheduled": instant(record["scheduled"]),
-        "attempt": record["attempt"],
-        "status": record["status"],
-        "exit_code": record["exit_code"],
-        "started": instant(record["started"]),
-        "finished": instant(record["finished"]) if record["finished"] else None,
-        "error": error.get("message"),
-        "failing_cell": error.get("cell"),
-        "basis": record.get("basis"),
-        "outputs": record.get("outputs") or [],
-        "parameters": record["parameters"],
-        "results": record["results"],
-        "revision": record["revision"],
-        "pid": record["pid"],
-        "host": record["host"],
-        "record": record.get("record"),
-    }
-    texts = {name: json.dumps(row[name]) for name in (*STRUCTURED, "outputs")}
-    return {k: _storable(v) for k, v in (row | texts).items()}
-
-
-def _storable(value: Any) -> Any:
-    # PostgreSQL keeps no NUL in a text, and neither database half a surrogate pair; messages may have both.
-    if not isinstance(value, str):
-        return value
-    return value.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
-def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    import polars as pl
-
-    moment = pl.Datetime("us", "UTC")
-    kinds: dict[str, Any] = dict.fromkeys((column.name for column in _runs().columns), pl.String)
-    kinds |= dict.fromkeys(("attempt", "exit_code", "failing_cell", "pid"), pl.Int64)
-    kinds |= dict.fromkeys(("scheduled", "started", "finished", "pruned"), moment)
-    kinds["outputs"] = pl.List(pl.String)
-    texts = [row | {name: json.dumps(row[name], ensure_ascii=False) for name in STRUCTURED} for row in rows]
-    return pl.DataFrame(texts, schema=kinds)
+    c = runs_table().c
+    return runs_table().select().where(c.job == job, c.scheduled == moment).order_by(c.attempt)

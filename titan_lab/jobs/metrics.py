@@ -6,7 +6,6 @@ by a client library, which would cost every run its import.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +51,7 @@ def metrics(ledger: Ledger, jobs: Iterable[str]) -> str:
 
 
 def _of(ledger: Ledger, job: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    recent = ledger.runs(job, limit=20).rows(named=True)
+    recent = ledger.listed(job, limit=20)
     if not recent:
         return
     last = recent[0]
@@ -67,7 +66,7 @@ def _of(ledger: Ledger, job: str) -> Iterator[tuple[str, dict[str, str], float]]
     if best:
         yield "titan_job_last_success_scheduled_timestamp_seconds", {}, _seconds(best["scheduled"])
         done = next((run for run in recent if run["status"] in ("ok", "nothing")), None)
-        results = json.loads(done["results"]) if done else best["results"]
+        results = (done or best)["results"]
         yield "titan_job_last_success_timestamp_seconds", {}, _seconds((done or best)["finished"])
         rows = results.get("rows")
         if isinstance(rows, int | float):

@@ -62,7 +62,7 @@ class Scheduler:
         self.parallel, self.tell, self.now = parallel, tell, now
         self.ledger = Ledger(ledger, runs=out)
         self.started = now()
-        self.failed = 0  # runs that did not end well
+        self.bad: set[tuple[str, datetime]] = set()  # what was run and did not end well, at last
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._running: dict[tuple[str, datetime], tuple[Child, threading.Thread]] = {}
         self._not_before: dict[tuple[str, datetime], datetime] = {}
@@ -113,15 +113,16 @@ class Scheduler:
             self._end()
 
     def once(self) -> None:
-        """Run what is due now, wait for it, and end; retries that still wait are left for the next time."""
+        """Run what is due now, with the retries that it takes, and end."""
         with ended_by_signal(self.stop):
-            left: list[Due] = []
             while not self._stopping.is_set():
                 self._wake.clear()
-                left = self._start(self.declared())
-                if not left and not self._running:
+                declared = self.declared()
+                left = self._start(declared)
+                waits = [one.at for one in self.due(declared) if one.at > self.now()]
+                if not left and not waits and not self._running:
                     return
-                self._wake.wait(LOOK.total_seconds())
+                self._wake.wait(min([LOOK, *(when - self.now() for when in waits)]).total_seconds())
             self._end()
 
     def stop(self) -> None:
@@ -170,8 +171,7 @@ class Scheduler:
             self._not_before[key] = self.now() + LATER
         elif code == USAGE:  # nothing was entered, so it would be due for ever
             self._not_before[key] = datetime.max.replace(tzinfo=UTC)
-        if code not in (0, 6, LOCKED):
-            self.failed += 1
+        (self.bad.discard if code in (0, 6, LOCKED) else self.bad.add)(key)
         self._running.pop(key, None)
         self._wake.set()
 

@@ -25,6 +25,7 @@ from titan_lab.errors import MissingExtra
 from titan_lab.notebook.glue import MEDIA_TYPE, glued
 from titan_lab.notebook.html import escape, json_in_html, shown
 from titan_lab.notebook.masked import masked
+from titan_lab.notebook.nothing import NothingToDo
 from titan_lab.notebook.widget import PLACE, inline
 
 FIGURE: Final = "application/vnd.plotly.v1+json"
@@ -125,13 +126,17 @@ def _place(figure: Mapping[str, Any], number: int) -> str:
 
 
 def _drop_what_cannot_show(notebook: Any) -> None:
-    """Leave out results meant for the record, papermill's remarks, and widgets, which need a kernel."""
+    """Leave out what is told elsewhere (results, papermill's remarks), and widgets, which need a kernel."""
     for cell in notebook["cells"]:
         if _PAPERMILL_REMARK in cell["metadata"].get("tags", []):
             # It puts one remark at the top and one before the cell that failed; ours is at the top already.
             cell["source"] = '<a id="failed"></a>' if 'id="papermill-error-cell"' in cell["source"] else ""
         if "outputs" in cell:
-            cell["outputs"] = [o for o in cell["outputs"] if MEDIA_TYPE not in o.get("data", {})]
+            cell["outputs"] = [
+                output
+                for output in cell["outputs"]
+                if MEDIA_TYPE not in output.get("data", {}) and output.get("ename") != NothingToDo.__name__
+            ]
     for output in _outputs(notebook):
         output.get("data", {}).pop(_WIDGET, None)
     notebook["metadata"].pop("widgets", None)

@@ -128,7 +128,8 @@ function draggable(drawing, go, settled) {
 
 function drawing(height) {
   return svg("svg", {
-    viewBox: `0 0 ${WIDTH} ${height}`, preserveAspectRatio: "none", height, "aria-hidden": "true", class: "ts-drawing",
+    viewBox: `0 0 ${WIDTH} ${height}`, preserveAspectRatio: "none", style: `height:${height}px`,
+    "aria-hidden": "true", class: "ts-drawing",
   });
 }
 

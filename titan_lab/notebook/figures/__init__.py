@@ -15,6 +15,7 @@ from titan_lab.notebook.figures.cohorts import retention
 from titan_lab.notebook.figures.family import COLOURS, EVENT_COLOURS, colour_of
 from titan_lab.notebook.figures.graph import flow, sankey
 from titan_lab.notebook.figures.life import story
+from titan_lab.notebook.figures.results import results_over_time
 from titan_lab.notebook.figures.rules import conformance
 from titan_lab.notebook.figures.stays import dwell
 from titan_lab.notebook.figures.time import events_by_hour, states_over_time
@@ -32,6 +33,7 @@ __all__ = [
     "explained",
     "flow",
     "funnel",
+    "results_over_time",
     "retention",
     "sankey",
     "states_over_time",

@@ -24,6 +24,7 @@ GOOD = (
     "print('so many:', n)",
     "n + 1",
     "import random; hex(random.getrandbits(48) | 1 << 47)",
+    "from titan_lab.notebook import html\nhtml.table([(n,)], ['orders'])",
     "1 / 0",
 )
 
@@ -89,7 +90,8 @@ def uncompared(monkeypatch) -> None:
 
 
 def test_a_notebook_that_shows_what_it_is_kept_with_is_fine(good, monkeypatch) -> None:
-    """It is not touched, and whatever configures a pytest around it changes nothing."""
+    """It is not touched; neither another style nor what configures a pytest around it is a finding."""
+    good.write_text(good.read_text().replace("border-collapse", "border-style"))
     before = good.read_bytes()
     (good.parent / "conftest.py").write_text("raise SystemExit(1)\n")
     (good.parent / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
@@ -125,9 +127,9 @@ def test_a_notebook_that_was_cleaned_of_its_outputs_fails(tmp_path) -> None:
 
     assert told == [
         (None, "error", "shows nothing"),
-        *((number, "error", "not run") for number in range(1, 5)),
-        (5, "error", "fails"),
-        (5, "error", "not run"),
+        *((number, "error", "not run") for number in range(1, 6)),
+        (6, "error", "fails"),
+        (6, "error", "not run"),
     ]
 
 

@@ -40,8 +40,11 @@ def check(paths: tuple[str, ...], timeout: int, strict: bool, form: str | None) 
     with terminal.Progress(f"executing {len(listed)} notebook{'s' * (len(listed) > 1)}, twice each"):
         found = check_all(listed, timeout)
     errors = found.filter(level="error").height
-    if form or found.height:
-        terminal.show(found.drop("id") if not form else found, form or "table")
+    if form:
+        terminal.show(found, form)
+    else:
+        for (path,), rows in found.group_by("notebook", maintain_order=True):
+            terminal.show(rows.drop("notebook", "id"), "table", str(path))
     terminal.say(f"{len(listed):,} checked, {errors:,} errors, {found.height - errors:,} pieces of advice")
     if errors or (strict and found.height):
         sys.exit(NO_ANSWER)

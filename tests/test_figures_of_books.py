@@ -20,7 +20,7 @@ from titan_lab.errors import EventsError, MissingExtra
 from titan_lab.mining import dwell
 from titan_lab.mining.dwell import spread
 from titan_lab.notebook import figures
-from titan_lab.notebook.figures import family, layering
+from titan_lab.notebook.figures import family, layering, lines
 from titan_lab.notebook.figures.layering import layered
 from titan_lab.testing.histories import histories
 
@@ -80,6 +80,20 @@ def test_the_strongest_connections_are_drawn_and_no_type_hangs_in_the_air(book):
     few = named(book.plot.flow(limit=3), "edges").customdata
 
     assert {a for a, *_ in few} == {b for _, b, *_ in few} - {"end"} | {"begin"}
+
+
+def test_no_label_lies_on_a_type_or_on_another_label(book):
+    """Of the sample's shop, without the one order that fills the log."""
+    few = tl.open("sqlite:///data/samples/orders.db").fold(tl.Order, aggregates=book.ids.head(200))
+    drawn = few.plot.flow()
+    edges, nodes = named(drawn, "edges"), named(drawn, "nodes")
+    boxes = [lines.node_box(x, y) for x, y in zip(nodes.x, nodes.y, strict=True)]
+    for x, y, text, side in zip(edges.x, edges.y, edges.text, edges.textposition, strict=True):
+        wide = len(text) * lines.LETTER
+        left = x + lines.BESIDE if side == "middle right" else x - lines.BESIDE - wide
+        box = (left, left + wide, y - lines.TALL, y + lines.TALL)
+        assert sum(lines.covered(box, other) for other in boxes) < 0.01
+        boxes.append(box)
 
 
 def test_a_sankey_diagram_keeps_every_life_at_every_step(book):

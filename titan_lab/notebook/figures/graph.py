@@ -25,7 +25,16 @@ from titan_lab.notebook.figures.family import (
     safe,
     see_through,
 )
-from titan_lab.notebook.figures.layering import Edge, Point, layered
+from titan_lab.notebook.figures.layering import Edge, layered
+from titan_lab.notebook.figures.lines import (
+    circle,
+    edge_line,
+    label_place,
+    loop_line,
+    node_box,
+    path,
+    rounded,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,8 +43,6 @@ BEGIN, END = "begin", "end"
 EDGES = 24  # a graph of more cannot be followed with the eye
 LAYER = 92  # pixels
 WIDTH = 5.5  # boxes side by side
-WIDE, HIGH = 0.43, 0.25  # half a node's sides, where nodes are 1 apart
-LABEL = (0.62, 0.17)  # how far labels are apart at least, to the right and down
 
 
 def flow(found: pl.DataFrame, *, edges: int = EDGES, title: str = "What follows what") -> go.Figure:
@@ -194,7 +201,7 @@ def _draw_nodes(made: go.Figure, graph: dict[Edge, tuple[int, Any]], nodes: dict
         outside = node in (BEGIN, END)
         made.add_shape(
             type="path" if not outside else "circle", layer="above",
-            **({"path": _rounded(x, y)} if not outside else _round(x, y)),
+            **({"path": rounded(x, y)} if not outside else circle(x, y)),
             fillcolor=tint, line={"width": 0},
         )  # fmt: skip
     names = [*nodes]
@@ -237,19 +244,24 @@ def _draw_edges(
     out: dict[str, int] = defaultdict(int)
     for (a, _), (count, _) in graph.items():
         out[a] += count
-    tips, places = [], [(x, y) for x, y in nodes.values()]
-    labels = []
-    for edge in drawn:
+    told = [
+        [safe(_name(a), SENTENCE), safe(_name(b), SENTENCE), f"{graph[a, b][0]:,}",
+         percent(graph[a, b][0] / out[a]), lasting(graph[a, b][1])]
+        for a, b in drawn
+    ]  # fmt: skip
+    texts = [one[2] if one[4] == "–" else f"{one[2]} · {one[4]}" for one in told]
+    tips, labels, taken = [], [], [node_box(x, y) for x, y in nodes.values()]
+    for edge, text in zip(drawn, texts, strict=True):
         count, _ = graph[edge]
         back = edge[0] != edge[1] and nodes[edge[0]][1] > nodes[edge[1]][1]
-        line = _loop(*nodes[edge[0]]) if edge[0] == edge[1] else _line(edges[edge], back)
+        line = loop_line(*nodes[edge[0]]) if edge[0] == edge[1] else edge_line(edges[edge], back)
         made.add_shape(
-            type="path", path=_path(line), layer="below",
+            type="path", path=path(line), layer="below",
             line={"color": see_through("#7f8c9b", 0.6), "width": round(1 + 6 * sqrt(count / most), 2)},
         )  # fmt: skip
         tips.append((*line[-1], 270 if edge[0] == edge[1] else 0 if back else 180))
-        labels.append(_free(line, places))
-        places.append(labels[-1])
+        labels.append(label_place(line, len(text), taken))
+        taken.append(labels[-1][2])
     made.add_scatter(
         x=[x for x, _, _ in tips],
         y=[y for _, y, _ in tips],
@@ -263,82 +275,16 @@ def _draw_edges(
             "color": "#7f8c9b",
         },
     )
-    told = [
-        [safe(_name(a), SENTENCE), safe(_name(b), SENTENCE), f"{graph[a, b][0]:,}",
-         percent(graph[a, b][0] / out[a]), lasting(graph[a, b][1])]
-        for a, b in drawn
-    ]  # fmt: skip
     made.add_scatter(
-        x=[x for x, _ in labels],
-        y=[y for _, y in labels],
+        x=[x for (x, _), _, _ in labels],
+        y=[y for (_, y), _, _ in labels],
         mode="markers+text",
         name="edges",
         marker={"size": 16, "opacity": 0},
-        text=[one[2] if one[4] == "–" else f"{one[2]} · {one[4]}" for one in told],
-        textposition="middle right",
+        text=texts,
+        textposition=[side for _, side, _ in labels],
         textfont={"size": 10.5, "color": INK},
         customdata=told,
         hovertemplate="%{customdata[0]} → %{customdata[1]}<br>%{customdata[2]} times, %{customdata[3]} "
         "of what follows<br>median wait %{customdata[4]}<extra></extra>",
     )
-
-
-def _line(points: list[Point], back: bool) -> list[Point]:
-    """Give the points of an edge, from the side of one node to that of the other."""
-    side = -HIGH if back else HIGH
-    (x0, y0), (x1, y1) = points[0], points[-1]
-    aside = 0.16 if back and len(points) == 2 else 0.0  # beside the edge that leads the other way
-    return [(x0 + aside, y0 + side), *points[1:-1], (x1 + aside, y1 - side - (-0.04 if back else 0.04))]
-
-
-def _loop(x: float, y: float) -> list[Point]:
-    """Give the points of an edge from a node's right side back to it."""
-    return [(x + WIDE, y + 0.12), (x + WIDE + 0.14, y), (x + WIDE + 0.03, y - 0.12)]
-
-
-def _path(line: list[Point]) -> str:
-    """Draw a smooth line through points, upright at each of them."""
-    text = f"M{line[0][0]:.3f},{line[0][1]:.3f}"
-    for (xa, ya), (xb, yb) in pairwise(line):
-        half = (ya + yb) / 2
-        text += f"C{xa:.3f},{half:.3f} {xb:.3f},{half:.3f} {xb:.3f},{yb:.3f}"
-    return text
-
-
-def _free(line: list[Point], taken: list[Point]) -> Point:
-    """Find the place on a line that is furthest from its neighbours, and of free ones the most central."""
-    best, room = line[0], -1.0
-    for share in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8):
-        step, rest = divmod(share * (len(line) - 1), 1)
-        (xa, ya), (xb, yb) = line[int(step)], line[min(int(step) + 1, len(line) - 1)]
-        bend = rest * rest * (3 - 2 * rest)  # the line is flat in its middle and upright at its ends
-        x, y = xa + (xb - xa) * bend, ya + (yb - ya) * rest
-        near = min((max(abs(x - a) / LABEL[0], abs(y - b) / LABEL[1]) for a, b in taken), default=9.0)
-        if near >= 1:
-            return x, y
-        if near > room:
-            best, room = (x, y), near
-    return best
-
-
-def _rounded(x: float, y: float) -> str:
-    """Draw a box with rounded corners."""
-    left, right, top, bottom = x - WIDE, x + WIDE, y - HIGH, y + HIGH
-    corners = [(right, top), (right, bottom), (left, bottom), (left, top)]
-    # Into a corner and out of it again, clockwise.
-    turns = [
-        (0.05, 0.0, 0.0, 0.06),
-        (0.0, 0.06, -0.05, 0.0),
-        (-0.05, 0.0, 0.0, -0.06),
-        (0.0, -0.06, 0.05, 0.0),
-    ]
-    text = ""
-    for (cx, cy), (ax, ay, bx, by) in zip(corners, turns, strict=True):
-        text += (
-            f"{'L' if text else 'M'}{cx - ax:.3f},{cy - ay:.3f}Q{cx:.3f},{cy:.3f} {cx + bx:.3f},{cy + by:.3f}"
-        )
-    return text + "Z"
-
-
-def _round(x: float, y: float) -> dict[str, float]:
-    return {"x0": x - 0.3, "x1": x + 0.3, "y0": y - HIGH, "y1": y + HIGH}

@@ -211,12 +211,12 @@ def test_the_timeout_is_of_the_whole_run_and_kills_what_hangs(project):
     project("slow", "import time, os", "time.sleep(2)", "time.sleep(60)")
 
     started = time.monotonic()
-    run = run_job("slow", timeout=4)
+    run = run_job("slow", timeout=9)
 
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     assert (run.status, run.exit_code) == ("timeout", 3)
     assert run.error["cell"] == 2
-    assert "4 s" in run.error["message"]
+    assert "9 s" in run.error["message"]
 
 
 RUNNER = "import sys; from titan_lab.jobs.run import run_job; sys.exit(run_job('long').exit_code)"

@@ -86,4 +86,5 @@ def rounded(x: float, y: float) -> str:
 
 
 def circle(x: float, y: float) -> dict[str, float]:
+    """Give the corners of a circle, for where lives begin and end."""
     return {"x0": x - 0.3, "x1": x + 0.3, "y0": y - HIGH, "y1": y + HIGH}

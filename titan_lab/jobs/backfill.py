@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from titan_lab.clock import Instant, instant, iso
 from titan_lab.errors import JobError
-from titan_lab.jobs.child import Child, Order, ended_by_signal
+from titan_lab.jobs.child import Child, Request, ended_by_signal
 from titan_lab.jobs.ledger import DONE, Ledger
 from titan_lab.jobs.plan import plan_of
 from titan_lab.jobs.record import LOCKED, USAGE
@@ -82,7 +82,7 @@ def backfill(
             return {"status": NOT_RUN}
         number = max(tried["attempt"].to_list(), default=0) + 1
         child = Child(
-            Order(
+            Request(
                 os.fspath(job),
                 iso(moment),
                 number,

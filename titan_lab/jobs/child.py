@@ -28,7 +28,7 @@ from titan_lab.paths import ROOT_VARIABLE, project_root
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Request:
     """What a child is asked to run."""
 
     job: str
@@ -45,15 +45,14 @@ class Order:
 class Child:
     """A run in another process."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        # The package may run from a checkout that was never installed, and the order's paths start here.
+    def __init__(self, request: Request) -> None:
+        # The package may run from a checkout that was never installed, and the request's paths start here.
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = {"PYTHONPATH": os.pathsep.join(paths), ROOT_VARIABLE: str(project_root())}
-        if order.ledger:
+        if request.ledger:
             # An address may have a password, and arguments are for all to see.
-            variables["TITAN_LEDGER"] = order.ledger
-        told = json.dumps(asdict(order) | {"ledger": None})
+            variables["TITAN_LEDGER"] = request.ledger
+        told = json.dumps(asdict(request) | {"ledger": None})
         self.process = subprocess.Popen(
             [sys.executable, "-m", "titan_lab.jobs.child", told],
             env=os.environ | variables,
@@ -96,8 +95,8 @@ def ended_by_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def main() -> int:
-    """Run the order in the first argument. Gives the run's exit code, and 75 when it comes too late."""
-    asked = Order(**json.loads(sys.argv[1]))
+    """Run the request in the first argument. Gives the run's exit code, and 75 when it comes too late."""
+    asked = Request(**json.loads(sys.argv[1]))
     ledger = Ledger(asked.ledger, runs=asked.out)
     try:
         name = Path(asked.job).stem if asked.job.endswith(".ipynb") else asked.job

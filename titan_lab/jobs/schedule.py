@@ -18,7 +18,7 @@ from typing import Final
 
 from titan_lab.clock import iso
 from titan_lab.errors import LedgerError, TitanError
-from titan_lab.jobs.child import Child, Order, ended_by_signal
+from titan_lab.jobs.child import Child, Request, ended_by_signal
 from titan_lab.jobs.cron import told
 from titan_lab.jobs.declaration import Declaration, Keep
 from titan_lab.jobs.due import Due, due
@@ -145,16 +145,16 @@ class Scheduler:
                 continue
             zone = declared[one.job].schedule.rule.zone  # type: ignore[union-attr]
             self.tell(f"{one.job} for {told(one.scheduled, zone)}: begins ({one.why})")
-            child = Child(self._order(one))
+            child = Child(self._request(one))
             waiter = threading.Thread(target=self._wait, args=(key, child), daemon=True)
             self._running[key] = child, waiter
             waiter.start()
         return left
 
-    def _order(self, one: Due) -> Order:
+    def _request(self, one: Due) -> Request:
         # The clock of a schedule is the wall's. A store whose frontier is its newest event would hold back
         # every report of a quiet night.
-        return Order(
+        return Request(
             one.job,
             iso(one.scheduled),
             one.attempt,

@@ -100,11 +100,16 @@ def flat(states: pl.DataFrame) -> pl.DataFrame:
 
 
 def freshness(frontier: Frontier, now: datetime) -> str:
-    """Say up to when the store is known to be complete, and whether the question goes beyond that."""
+    """Say whether the store is known to be complete up to a moment; if not, up to when it is.
+
+    Of a store that reaches beyond the moment it says no more, so that the answer stays the same while it grows.
+    """
     if frontier.instant is None:
         return "The store holds no event."
-    known = f"Complete up to {shown(frontier.instant.replace(microsecond=0))} ({frontier.how})."
-    return known if now <= frontier.instant else f"{known} What happened after that is not in here."
+    if now <= frontier.instant:
+        return "Complete: the store reaches beyond this moment."
+    reach = f"{shown(frontier.instant.replace(microsecond=0))} ({frontier.how})"
+    return f"Complete up to {reach}. What happened after that is not in here."
 
 
 def _sum(amounts: pl.Series) -> Decimal:

@@ -102,7 +102,7 @@ def flat(states: pl.DataFrame) -> pl.DataFrame:
 def freshness(frontier: Frontier, now: datetime) -> str:
     """Say whether the store is known to be complete up to a moment; if not, up to when it is.
 
-    Of a store that reaches beyond the moment it says no more, so that the answer stays the same while it grows.
+    Of a store that reaches beyond it no more is said, so that the answer stays the same while it grows.
     """
     if frontier.instant is None:
         return "The store holds no event."

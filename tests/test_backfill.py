@@ -22,6 +22,8 @@ from titan_lab.jobs.results import results
 from titan_lab.jobs.run import run_job
 from titan_lab.notebook.export import FOOT
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = str(Path(__file__).parents[1])
 PIPELINES = Path(PACKAGE, "pipelines")
 

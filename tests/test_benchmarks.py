@@ -13,6 +13,8 @@ import pytest
 from benchmarks import BENCHES, data, harness, peers, table
 from benchmarks.harness import Disagreement, Engine, Options, compare
 
+pytestmark = pytest.mark.slow
+
 TINY = 5_000
 README = Path(__file__).parent.parent / "benchmarks" / "README.md"
 

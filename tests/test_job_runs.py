@@ -23,6 +23,8 @@ from titan_lab.jobs.ledger import Ledger
 from titan_lab.jobs.run import run_job
 from titan_lab.notebook.export import FOOT
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = str(Path(__file__).parents[1])
 SAMPLE = f"sqlite:///{PACKAGE}/data/samples/orders.db"
 

@@ -26,6 +26,8 @@ from titan_lab.errors import MissingExtra
 from titan_lab.notebook import lab
 from titan_lab.orders import sample
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(
     (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None

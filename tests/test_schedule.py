@@ -27,6 +27,8 @@ from titan_lab.jobs.ledger import Ledger
 from titan_lab.jobs.schedule import Scheduler
 from titan_lab.testing.slow_due import pending
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = str(Path(__file__).parents[1])
 NOW = instant("2025-03-31T12:00Z")
 DAILY = Rule("0 6 * * *", "Europe/Berlin")

@@ -24,7 +24,7 @@ test: $(VENV)/.test.stamp $(SAMPLES) ## set up, then prove everything: tests, do
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with=titan_lab/notebook/nbval.cfg --nbval-cell-timeout=120 \
 	  --nbval-kernel-startup-timeout=120 notebooks
 
-proofs: $(VENV)/.test.stamp $(SAMPLES) ## what takes longer: races, killed processes, servers, browsers (ARGS="-k name")
+proofs: $(VENV)/.test.stamp $(SAMPLES) ## what takes longer: planted bugs, races, killed processes, servers, browsers (ARGS="-k name")
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.lint.stamp ## ruff, mypy, and the one-way imports

@@ -23,6 +23,13 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)  # polars would draw its tables as wide
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave planted bugs to `make proofs`: they prove the tests, and a hunt takes long where it must find one."""
+    for item in items:
+        if "notice" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 # A block ```python runs, with >>> lines compared; <!-- skip: next "why" --> before it leaves one out.
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],

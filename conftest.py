@@ -24,7 +24,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave planted bugs to `make proofs`: they prove the tests, and a hunt takes long where it must find one."""
+    """Leave planted bugs to `make proofs`: they prove the tests, and must hunt until they find something."""
     for item in items:
         if "notice" in item.name:
             item.add_marker(pytest.mark.slow)

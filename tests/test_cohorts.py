@@ -67,8 +67,10 @@ def test_it_is_what_asking_for_every_cohort_and_period_finds(drawn: Any, by: str
     agrees(drawn, by, zone)
 
 
-# Hardly ever drawn, and the only month that is shorter than thirty days.
+# Hardly ever drawn: the only month that is shorter than thirty days, and a night that is of two months.
 FEBRUARY = [("u", datetime(2024, 2, 10, tzinfo=UTC)), ("u", datetime(2024, 3, 10, tzinfo=UTC))]
+
+NIGHT = [("u", datetime(2024, 3, 1, 1, tzinfo=UTC))]
 
 
 def months_of_thirty_days(start: pl.Expr, end: pl.Expr, unit: str) -> pl.Expr:
@@ -93,6 +95,7 @@ def test_a_planted_bug_is_noticed(name: str, bug: Any, monkeypatch: pytest.Monke
     @hunting
     @given(drawn=orders, by=periods, zone=zones)
     @example(drawn=FEBRUARY, by="1mo", zone=None)
+    @example(drawn=NIGHT, by="1mo", zone="America/Sao_Paulo")
     def check(drawn: Any, by: str, zone: str | None) -> None:
         agrees(drawn, by, zone)
 

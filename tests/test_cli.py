@@ -417,7 +417,7 @@ def test_run_prints_where_the_report_is_and_passes_the_exit_code_on(job: str) ->
 
     failed = titan("run", job, "-p", "by=0")
     assert failed.returncode == 1
-    assert "cell 2: ZeroDivisionError" in failed.stderr
+    assert "cell 3: ZeroDivisionError" in failed.stderr
     assert Path(failed.stdout.strip()).is_file()
 
 

@@ -78,7 +78,7 @@ def test_a_webhook_gets_one_post_with_what_happened_and_without_secrets(hook):
     assert path == "/T0/s3cret-path"
     assert headers["Content-Type"] == "application/json"
     assert told["text"] == (
-        "bad as of 2025-01-15: failed in cell 3: ValueError: no answer from postgresql://ann:***@db/x"
+        "bad as of 2025-01-15: failed in cell 4: ValueError: no answer from postgresql://ann:***@db/x"
     )
     assert (told["job"], told["status"], told["exit_code"], told["failing_cell"]) == ("bad", "failed", 1, 3)
     assert "parameters" not in told

@@ -65,7 +65,7 @@ def tell(done: JobRun) -> NoReturn:
     terminal.say(f"{done.job} as of {done.as_of}: {done.status}, {done.took.total_seconds():.1f} s")
     if done.error:
         cell = done.error.get("cell")
-        terminal.say(f"{'' if cell is None else f'cell {cell}: '}{done.error.get('message')}")
+        terminal.say(f"{'' if cell is None else f'cell {cell + 1}: '}{done.error.get('message')}")
     if done.notebook:
         terminal.say(f"notebook: {done.notebook}")
     if done.report:

@@ -43,10 +43,10 @@ def printed(ledger: Ledger, run_id: str) -> Iterator[str]:
             f"the executed notebook of {run['run_id']} is not here: {error.strerror}",
             hint=f"it ran on {run['host']}",
         ) from error
-    for place, cell in enumerate(cells):
+    for number, cell in enumerate(cells, start=1):
         lines = [line for output in cell.get("outputs", []) for line in _lines(output)]
         if lines:
-            yield f"--- cell {place}"
+            yield f"--- cell {number}"
             yield from lines
     if run["error"]:
         yield f"--- {run['status']}: {run['error']}"

@@ -77,7 +77,7 @@ def message(record: Mapping[str, Any]) -> dict[str, Any]:
     error = record.get("error") or {}
     why = redact(str(error.get("message") or ""))
     told = {name: record.get(name) for name in _TOLD}
-    cell = "" if error.get("cell") is None else f" in cell {error['cell']}"
+    cell = "" if error.get("cell") is None else f" in cell {error['cell'] + 1}"
     text = f"{record['job']} as of {record['as_of']}: {record['status']}{cell}"
     return told | {
         "text": f"{text}: {why}" if why else text,

@@ -172,7 +172,9 @@ def test_a_failing_cell_ends_the_run_with_code_1_and_a_record_of_where(project):
     assert not [path for path in (run.record, run.report, run.notebook) if "s3cret" in path.read_text()]
 
 
-@pytest.mark.parametrize("cell", ["%nosuchmagic", "import sys; sys.exit(3)", "%%nosuchcellmagic\nx"])
+@pytest.mark.parametrize(
+    "cell", ["%nosuchmagic", "import sys; sys.exit(3)", "raise SystemExit(0)", "%%nosuchcellmagic\nx"]
+)
 def test_what_other_tools_wave_through_is_a_failure_here(project, cell):
     """A magic that fails prints to a stream in place of an error message; the run failed nevertheless."""
     project("magic", cell)

@@ -241,3 +241,9 @@ def test_any_value_arrives_in_the_kernel_as_it_was_given(text, values):
     exec(PythonTranslator.codify(resolve(declared("x: str\ny: list"), {"x": text, "y": values})), seen)
 
     assert (text, values) == (seen["x"], seen["y"])
+
+
+def test_a_long_text_is_looked_through_at_once() -> None:
+    """A traceback of megabytes must not hold up the end of a run."""
+    word = "x" * 2_000_000
+    assert redact(f"{word}://me:secret@host") == f"{word}://me:***@host"

@@ -196,3 +196,30 @@ def test_whatever_is_there_can_be_masked_and_twice_is_once(value, name):
 
     assert masked.masked(once, name) == once
     assert masked.masked(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"email": "a@b.c", "email": ""}',
+        '{"note": "4111111111111111", "note": "x"}',
+        ' \n{"email": "a@b.c"}',
+        '\ufeff[{"email": "a@b.c"}]',
+        json.dumps(json.dumps({"email": "a@b.c"})),
+        '{"a":' * 400 + '{"email":"a@b.c"}' + "}" * 400,
+        '{"4111111111111111": 1}',
+    ],
+    ids=["a field twice", "a card twice", "space before", "a mark before", "JSON in JSON", "deep", "a key"],
+)
+def test_json_hides_nothing_from_the_mask(text: str) -> None:
+    """Whatever a parser would pass over, or choke on, is still on the screen."""
+    shown = masked.masked(text)
+    assert "a@b.c" not in shown
+    assert "4111111111111111" not in shown
+
+
+def test_what_is_only_quoted_stays_as_it_is() -> None:
+    """A sentence that begins with a quotation mark is no JSON, and no address is in it."""
+    assert (
+        masked.masked('"My address" is a good name for a field') == '"My address" is a good name for a field'
+    )

@@ -73,8 +73,10 @@ def refresh(paths: tuple[str, ...]) -> None:
                 changed = refresh_one(path)
         except Exception as error:  # nbclient's, for whatever a cell raises
             failed += 1
-            last = strip_colour(str(error)).strip().rpartition("\n")[2]
-            terminal.say(f"failed    {path}: {last}")
+            said = [line for line in strip_colour(str(error)).splitlines() if line.strip()]
+            # The last line is the error's, unless that has a hint of its own below it.
+            last = said[-2:] if said[-1].lstrip().startswith("hint:") else said[-1:]
+            terminal.say(f"failed    {path}: {' '.join(line.strip() for line in last)}")
         else:
             print(f"{'changed ' if changed else 'the same'}  {path}")
     if failed:

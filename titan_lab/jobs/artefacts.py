@@ -20,6 +20,7 @@ from titan_lab.jobs.record import FAILED, relative, write_atomically
 from titan_lab.notebook.glue import glued
 
 INJECTED: Final = "injected-parameters"
+REMARK: Final = "papermill-error-cell-tag"  # on what papermill adds to a notebook that failed
 _KEPT_OF_CELL: Final = ("exception", "status")
 _KEPT_OF_PAPERMILL: Final = ("default_parameters", "environment_variables", "exception", "version")
 _OWN: Final = ("report", "outputs", "pid", "host")  # of a record: not known yet, or this machine's business
@@ -98,7 +99,7 @@ def _settle(notebook: Any, record: Mapping[str, Any], own_folder: Path) -> list[
         if "outputs" in cell:
             cell.outputs = _in_order(cell.outputs)
         tags = cell.metadata.get("tags", [])
-        if INJECTED in tags or "papermill-error-cell-tag" in tags:
+        if INJECTED in tags or REMARK in tags:
             cell["id"] = tags[0] if INJECTED in tags else f"papermill-error-{place}"
         if INJECTED in tags:
             # Empty as in JupyterLab: who runs this copy by hand must not write over what the run left.

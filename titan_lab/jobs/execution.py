@@ -80,7 +80,7 @@ def execute(
     # Its parser warns about parameters it cannot read, such as `x: str | None`; ours has checked them all.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
-        execute_notebook(
+        notebook = execute_notebook(
             _literal_path(plan.source),
             _literal_path(partial),
             parameters=dict(values),
@@ -122,7 +122,8 @@ def execute(
             }
     else:
         if watch.stopped_by is None:
-            return "ok", None
+            left = _left_early(notebook)
+            return ("ok", None) if left is None else ("failed", left)
     at = {} if watch.cell is None else {"cell": watch.cell}
     if watch.stopped_by == "timeout":
         return "timeout", {
@@ -134,6 +135,16 @@ def execute(
         name = signal.Signals(watch.signum or signal.SIGTERM).name
         return "interrupted", {"kind": name, "message": f"{name} came; the kernel was ended", **at}
     return "died", {"kind": "DeadKernel", "message": _how_it_died(watch.kernel_code), **at}
+
+
+def _left_early(notebook: Any) -> dict[str, Any] | None:
+    """Tell of the cell that ended its notebook by ``SystemExit(0)``, which papermill lets pass."""
+    for place, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" and output.ename == "SystemExit":
+                message = "SystemExit: the cells below did not run; tl.nothing_to_do(reason) ends a run well"
+                return {"kind": "SystemExit", "message": message, "cell": place, "source": told(cell.source)}
+    return None
 
 
 def _literal_path(path: Path) -> str:

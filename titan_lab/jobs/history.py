@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from titan_lab.clock import duration
 from titan_lab.errors import JobError, LedgerError
+from titan_lab.jobs.artefacts import REMARK
 from titan_lab.jobs.ledger import Ledger
 from titan_lab.jobs.plan import declaration_of_job, jobs
 from titan_lab.jobs.record import JobRun
@@ -43,7 +44,8 @@ def printed(ledger: Ledger, run_id: str) -> Iterator[str]:
             f"the executed notebook of {run['run_id']} is not here: {error.strerror}",
             hint=f"it ran on {run['host']}",
         ) from error
-    for number, cell in enumerate(cells, start=1):
+    ours = [cell for cell in cells if REMARK not in cell["metadata"].get("tags", [])]
+    for number, cell in enumerate(ours, start=1):
         lines = [line for output in cell.get("outputs", []) for line in _lines(output)]
         if lines:
             yield f"--- cell {number}"

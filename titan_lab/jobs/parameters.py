@@ -35,7 +35,7 @@ KINDS: Final = ("str", "int", "float", "bool", "list", "dict")
 
 _SECRET_WORDS: Final = frozenset({"password", "passwd", "pwd", "passphrase", "secret", "token", "credential"})
 _SECRET_PAIRS: Final = frozenset({("api", "key"), ("access", "key"), ("private", "key"), ("auth", "key")})
-_PASSWORD_IN_URL: Final = re.compile(r"(?P<head>\w[\w+.-]*://[^\s/@:]*:)(?P<secret>[^\s/@]+)(?=@)")
+_PASSWORD_IN_URL: Final = re.compile(r"(?P<head>://[^\s/@:]*:)(?P<secret>[^\s/@]+)(?=@)")
 _TRUE, _FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
 

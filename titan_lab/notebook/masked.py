@@ -17,10 +17,12 @@ from typing import Any, Final
 
 # A field is masked if its name ends in one of these: `address` is `billing_address` and `ipAddress`, too.
 FIELDS: Final = (
-    "address", "address line", "bank account", "birth date", "birthday", "card", "card holder", "card no",
-    "card number", "cvc", "cvv", "date of birth", "e mail", "email", "fax", "iban", "ip", "ip addr", "mobile",
-    "pan", "passport", "password", "phone", "phone number", "postal code", "postcode", "secret", "ssn",
-    "street", "tax id", "telephone", "token", "user agent", "zip", "zip code",
+    "access key", "address", "address line", "addresses", "api key", "bank account", "birth date",
+    "birthday", "card", "card holder", "card no", "card number", "cardnumber", "cards", "cvc", "cvv",
+    "date of birth", "dob", "e mail", "email", "emails", "fax", "iban", "ip", "ip addr", "ipaddress", "ips",
+    "mobile", "pan", "passport", "password", "phone", "phone number", "phonenumber", "phones",
+    "postal code", "postcode", "remote addr", "secret", "ssn", "street", "tax id", "telephone", "token",
+    "user agent", "useragent", "zip", "zip code", "zipcode",
 )  # fmt: skip
 HIDDEN: Final = "(masked)"
 LEAST, MOST = 13, 19  # digits of a card number, ISO/IEC 7812-1
@@ -34,6 +36,7 @@ _CARD: Final = re.compile(
     r"(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{5})"
     r"(?![\w-])(?![.,]\d)"
 )
+_AROUND: Final = " \t\r\n\ufeff"  # what may stand around JSON, and before it the mark of some editors
 _STARS: Final = re.compile(r"[*•xX#.\s-]+(\d{2,4})")  # a card that the application has masked already
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
@@ -102,7 +105,7 @@ def masked(value: Any, name: str = "") -> Any:
     if name and is_masked(name):
         return hidden(value)
     if isinstance(value, Mapping):
-        return {key: masked(one, str(key)) for key, one in value.items()}
+        return {_key(key): masked(one, str(key)) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [masked(one, name) for one in value]
     if _words(name)[-1:] == ("id",):
@@ -111,7 +114,8 @@ def masked(value: Any, name: str = "") -> Any:
         return hidden(value) if is_card(str(value)) else value
     if not isinstance(value, str):
         return value
-    return _json(value) if value[:1] in ("{", "[") else _without_cards(value)
+    bare = value.strip(_AROUND)
+    return _json(value, bare) if bare[:1] in ("{", "[", '"') else _without_cards(value)
 
 
 def hidden(value: Any) -> Any:
@@ -153,14 +157,32 @@ def _without_cards(text: str) -> str:
     return _CARD.sub(last_four, text)
 
 
-def _json(text: str) -> str:
+def _key(name: Any) -> Any:
+    return _without_cards(name) if isinstance(name, str) else name
+
+
+def _json(text: str, bare: str) -> str:
     """Mask inside a text of JSON, and leave it alone, byte for byte, if there is nothing to mask."""
     try:
-        value = json.loads(text, parse_float=_Exactly, parse_int=_Exactly, parse_constant=_Exactly)
+        value = json.loads(
+            bare,
+            parse_float=_Exactly,
+            parse_int=_Exactly,
+            parse_constant=_Exactly,
+            object_pairs_hook=_once_each,
+        )
+        safe = masked(value)
+        return text if safe == value else _written(safe)
     except (ValueError, RecursionError):
-        return _broken(text)
-    safe = masked(value)
-    return text if safe == value else _written(safe)
+        # A text that only begins with a quotation mark is no JSON that broke.
+        return _without_cards(text) if bare.startswith('"') else _broken(text)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a field stands twice, and one of its values would be seen by nobody but the reader")
+    return fields
 
 
 class _Exactly(str):

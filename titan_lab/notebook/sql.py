@@ -91,10 +91,10 @@ def sql(
         except duckdb.Error as error:
             message = str(error).partition("\nDid you mean")[0]  # which knows of tables that are none of ours
             raise QueryError(f"the query fails: {message}", hint=_hint(message, book), query=query) from error
-        except pl.exceptions.ComputeError as error:
+        except (pl.exceptions.ComputeError, pl.exceptions.DuplicateError) as error:
             raise QueryError(
                 f"the query's answer does not fit into a frame: {error}",
-                hint="cast the column, such as an interval by epoch(...)",
+                hint="name each column once, and cast an interval by epoch(...)",
                 query=query,
             ) from error
     return answer if ordered else _sorted(answer)

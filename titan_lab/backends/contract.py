@@ -27,11 +27,13 @@ SNAPSHOTS = pl.Schema({"aggregate_id": pl.String(), "version": pl.Int64(), "stat
 class Frontier:
     """The instant before which a log is provably complete, and how that is known.
 
-    instant: None for a log without events.
+    instant: None for a log without events. live: writers may be at work, so that an answer about a later
+    instant is provisional; a store of files is known to its end.
     """
 
     instant: datetime | None
     how: str
+    live: bool = False
 
     def __str__(self) -> str:
         return f"{iso(self.instant) if self.instant else 'empty'} ({self.how})"
@@ -42,10 +44,14 @@ class Frontier:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What an append did: how many events were added, and how many were there already, unchanged."""
+    """What an append did: how many events were added, and how many were there already, unchanged.
+
+    version: the aggregate's version after it, where one aggregate was appended to.
+    """
 
     added: int
     present: int
+    version: int | None = None
 
     def _repr_html_(self) -> str:
         return card("Appended", {"added": self.added, "there already": self.present})
@@ -83,6 +89,21 @@ class Snapshots(Protocol):
         ...
 
 
+class Tallied(Protocol):
+    """What a Reader may offer so that a copy of it is kept in step without reading all of it again."""
+
+    def tally(self, before: datetime) -> int:
+        """Count the rows whose timestamp is before an instant, exclusive."""
+        ...
+
+    def heads(self) -> pl.DataFrame:
+        """Give each aggregate's number of rows and its highest version.
+
+        Columns aggregate_id String, events Int64, version Int64; in any order.
+        """
+        ...
+
+
 class Writer(Reader, Protocol):
     """A store that takes events, too."""
 
@@ -90,6 +111,17 @@ class Writer(Reader, Protocol):
         """Add EVENTS, all or none. One that is there already is left alone.
 
         Raises VersionConflict when a different event has the same (aggregate_id, version).
+        """
+        ...
+
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        """Add events to one aggregate, behind its version `expected_version` (0: it has none), all or none.
+
+        events: event_type, payload, metadata and timestamp as in EVENTS, in order; a timestamp that is null is
+        told by the store's own clock. They take the versions after the expected one. Where those versions hold
+        events with the same event_id in their metadata already, nothing is added.
+
+        Raises VersionConflict, which names both versions, where the aggregate has any other version.
         """
         ...
 

@@ -29,6 +29,8 @@
         ├── Unhealthy         a check that a job makes found more than it allows
         └── LedgerError       the ledger of runs cannot be used, or has no such run
 
+    Provisional               a warning: beyond the frontier an answer may still change
+
 Every message says what was found and what was expected; `hint` says what to do; what the message was
 built from stays on the error as `data`, for programs.
 """
@@ -176,6 +178,10 @@ class Unhealthy(JobError):
 
 class LedgerError(JobError):
     """The ledger of runs cannot be reached or written, or has no such run."""
+
+
+class Provisional(UserWarning):
+    """An answer about an instant beyond the frontier of a store that is being written to may still change."""
 
 
 def nearest(wanted: str, known: Iterable[str], label: str = "Did you mean") -> str | None:

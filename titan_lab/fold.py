@@ -47,10 +47,11 @@ class State:
     """What an aggregate looked like after an event: its declared columns, as attributes.
 
     aggregate_id, version (of the last event folded; 0 and falsy before the first), valid_from and valid_to
-    (from when until when it held; None where that is not known) come with every state.
+    (from when until when it held; None where that is not known) come with every state. provisional: it was
+    asked about an instant beyond the frontier, and may still change.
     """
 
-    __slots__ = ("_fields", "aggregate_id", "valid_from", "valid_to", "version")
+    __slots__ = ("_fields", "aggregate_id", "provisional", "valid_from", "valid_to", "version")
 
     def __init__(
         self,
@@ -59,11 +60,13 @@ class State:
         fields: dict[str, Any],
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
+        provisional: bool = False,
     ) -> None:
         self.aggregate_id = aggregate_id
         self.version = version
         self.valid_from = valid_from
         self.valid_to = valid_to
+        self.provisional = provisional
         self._fields = fields
 
     def __getattr__(self, name: str) -> Any:
@@ -100,8 +103,14 @@ class State:
 
     def __repr__(self) -> str:
         if not self:
-            return f"<no state: {html.line(self.aggregate_id, 'id')} had no event yet>"
-        return f"<state of {html.line(self.aggregate_id, 'id')} at version {self.version}: {self}>"
+            return f"<no state: {html.line(self.aggregate_id, 'id')} had no event yet{self._caveat}>"
+        return (
+            f"<state of {html.line(self.aggregate_id, 'id')} at version {self.version}: {self}{self._caveat}>"
+        )
+
+    @property
+    def _caveat(self) -> str:
+        return " (provisional: events may still arrive)" if self.provisional else ""
 
     def __str__(self) -> str:
         told = {name: v for name, v in self._fields.items() if v not in (None, self.aggregate_id)}
@@ -109,14 +118,14 @@ class State:
 
     def _repr_html_(self) -> str:
         if not self:
-            return html.card(f"{self.aggregate_id}", {}, "had no event yet")
+            return html.card(f"{self.aggregate_id}", {}, f"had no event yet{self._caveat}")
         until = f"until {html.shown(self.valid_to)}" if self.valid_to else "and holds still"
         facts = {name: value for name, value in self._fields.items() if value != self.aggregate_id}
         lists = {name: facts.pop(name) for name, value in self._fields.items() if _is_table(value)}
         return html.card(
             f"{self.aggregate_id} at version {self.version}",
             facts,
-            f"held from {html.shown(self.valid_from)} {until}",
+            f"held from {html.shown(self.valid_from)} {until}{self._caveat}",
             body="".join(html.table(rows, caption=name) for name, rows in lists.items()),
         )
 

@@ -191,12 +191,13 @@ class EventLog(Events):
                 "a history folded in pieces is read from disk", hint="say where: log.fold(..., keep='folder')"
             )
         else:
+            frontier = self.frontier  # first: what arrives while the events are read lies beyond it
             columns, unread, misfits = self.typed(aggregate, request, newer)
             book = Book(
                 aggregate,
                 columns,
                 source=self.url,
-                frontier=str(self.frontier),
+                frontier=frontier,
                 zone=self.zone,
                 rejected=pl.concat([unread, misfits]),
                 **known,

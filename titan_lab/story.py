@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from titan_lab.clock import Cut, Instant, check_cut, check_version, micros
+from titan_lab.clock import Cut, Instant, check_cut, check_version, from_micros, micros
 from titan_lab.errors import InstantError
 from titan_lab.fold import ROW, State
 from titan_lab.notebook import deltas, figures, html
@@ -72,13 +72,16 @@ class Story:
             return self._known(when, known_at, cut)
         counted = self.book.rows.counted(cut)
         if version is not None:
-            stamps, bound = self.book.typed.version, check_version(version)
-        elif cut == "filter":
-            return self._state(self._alone.at(when, cut=cut))
+            upto = int(np.searchsorted(self.book.typed.version[self._rows], check_version(version), "right"))
+            return self._state(self._frame(slice(max(upto - 1, 0), upto), counted=counted))
+        moment = micros(when, self.book.zone)  # type: ignore[arg-type]
+        if cut == "filter":
+            state = self._state(self._alone.at(when, cut=cut))
         else:
-            stamps, bound = counted, micros(when, self.book.zone)  # type: ignore[arg-type]
-        upto = int(np.searchsorted(stamps[self._rows], bound, side="right"))
-        return self._state(self._frame(slice(max(upto - 1, 0), upto), counted=counted))
+            upto = int(np.searchsorted(counted[self._rows], moment, side="right"))
+            state = self._state(self._frame(slice(max(upto - 1, 0), upto), counted=counted))
+        state.provisional = self.book.basis.provisional(from_micros(moment))
+        return state
 
     @property
     def now(self) -> State:

@@ -7,9 +7,10 @@ integers, and the columns that were asked for are gathered for the rows that pas
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ import polars as pl
 from titan_lab import grid as grids
 from titan_lab.amounts import from_units
 from titan_lab.asof import spine_frame
+from titan_lab.backends.contract import Frontier
 from titan_lab.clock import (
     MICROSECOND,
     Cut,
@@ -31,7 +33,7 @@ from titan_lab.clock import (
     micros,
 )
 from titan_lab.cuts import differing, filtered
-from titan_lab.errors import InstantError, SpineError
+from titan_lab.errors import InstantError, Provisional, SpineError
 from titan_lab.event import REJECTED
 from titan_lab.fold import Aggregate
 from titan_lab.notebook.html import card
@@ -52,6 +54,8 @@ class Basis:
 
     source: where the events came from. frontier: up to when they are known to be complete, and how.
     fingerprint: of the aggregate's declaration. events: how many were folded. cut: which events count.
+    provisional_from: from this instant on an answer may still change, since writers may be at work; None
+    where the source is known to its end.
     """
 
     source: str
@@ -59,6 +63,11 @@ class Basis:
     fingerprint: str
     events: int
     cut: Cut = "prefix"
+    provisional_from: datetime | None = None
+
+    def provisional(self, when: datetime) -> bool:
+        """Tell whether an answer about an instant may still change."""
+        return self.provisional_from is not None and when >= self.provisional_from
 
     def _repr_html_(self) -> str:
         return card("Basis", asdict(self))
@@ -73,7 +82,7 @@ class Timeline(States):
         typed: Typed,
         *,
         source: str = "memory",
-        frontier: str = "",
+        frontier: Frontier | None = None,
         zone: str | None = None,
         rejected: pl.DataFrame | None = None,
         read_events: ReadEvents | None = None,
@@ -83,7 +92,13 @@ class Timeline(States):
         super().__init__(aggregate, typed, made)
         self.zone = zone
         self.rejected = REJECTED.to_frame() if rejected is None else rejected
-        self.basis = Basis(source, frontier, aggregate.fingerprint(), len(typed))
+        self.basis = Basis(
+            source,
+            "" if frontier is None else str(frontier),
+            aggregate.fingerprint(),
+            len(typed),
+            provisional_from=frontier.instant if frontier is not None and frontier.live else None,
+        )
         self.read_events = read_events
         self.read_snapshots = read_snapshots
 
@@ -102,7 +117,8 @@ class Timeline(States):
         Returns one row per aggregate that existed, sorted by aggregate_id: aggregate_id String, version
         Int64, valid_from and valid_to Datetime(us, UTC) (null: still holds), then the state's columns. With
         `columns`, only aggregate_id, version and these. cut: which events count, see ``titan_lab.clock``.
-        With version=n, an aggregate that is younger shows its last state.
+        With version=n, an aggregate that is younger shows its last state. Beyond the frontier of a store that
+        is being written to, the answer may still change, and a Provisional warning says so.
 
         Raises InstantError for a naive or unreadable instant, NoSuchColumn.
 
@@ -122,6 +138,13 @@ class Timeline(States):
             rows, owners = self.rows.prefixes(self.typed.version, check_version(version))
             return self.frame(rows, owners, wanted, self.rows.counted("prefix"))
         moment = micros(when, self.zone)  # type: ignore[arg-type]
+        if self.basis.provisional(from_micros(moment)):
+            warnings.warn(
+                f"the state at {iso(from_micros(moment))} may still change: {self.basis.source} is complete"
+                f" before {self.basis.frontier}",
+                Provisional,
+                stacklevel=3,  # beyond the verb of the book that leads here
+            )
         if cut == "filter" and self.rows.stepping_back.any():
             return filtered(self, moment, wanted)
         counted = self.rows.counted(cut)

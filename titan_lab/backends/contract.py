@@ -117,9 +117,9 @@ class Writer(Reader, Protocol):
     def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
         """Add events to one aggregate, behind its version `expected_version` (0: it has none), all or none.
 
-        events: event_type, payload, metadata and timestamp as in EVENTS, in order; a timestamp that is null is
-        told by the store's own clock. They take the versions after the expected one. Where those versions hold
-        events with the same event_id in their metadata already, nothing is added.
+        events: event_type, payload, metadata and timestamp as in EVENTS, in order; a timestamp that is null
+        is told by the store's own clock. They take the versions after the expected one. Where those versions
+        hold events with the same event_id in their metadata already, nothing is added.
 
         Raises VersionConflict, which names both versions, where the aggregate has any other version.
         """

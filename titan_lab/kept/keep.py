@@ -42,7 +42,7 @@ try:
 except ImportError:  # no such lock on Windows: there two may write at once, and the later one counts
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 1  # raise it when what is written changes
+FORMAT = 2  # raise it when what is written changes
 MANIFEST, LOCK, DATA = "kept", "lock", "data-"
 OURS = re.compile(f"{MANIFEST}(\\.part)?|{LOCK}|{DATA}[0-9a-f]{{12}}")  # all that may ever be taken away
 NOTHING = np.uint32(2**32 - 1)  # "none seen yet", until it is known how many there are in all

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from titan_lab.backends.contract import Reader
+from titan_lab.backends.contract import Frontier, Reader
 from titan_lab.book import Book
+from titan_lab.clock import instant, iso
 from titan_lab.errors import KeepError
 from titan_lab.event import REJECTED, as_text
 from titan_lab.fold import Aggregate
@@ -68,21 +69,21 @@ def fold_kept(
     Returns the book, whose `kept` says which it was and why, and the rows whose payload did not fit.
     """
     asked = _asked(source, aggregate, request, newer)
-    kept, why, found = _looked_at(source, path, asked)
+    kept, why, found, frontier = _looked_at(source, path, asked)
     if kept is None or why or not found.none:
         with keep.writing(path):
             if keep.find(path)[0] != kept:  # whoever wrote meanwhile may have done this very work
-                kept, why, found = _looked_at(source, path, asked)
+                kept, why, found, frontier = _looked_at(source, path, asked)
             if found.touched is None:
                 why = f"folded, since {why or 'the source has changed in what was there before'}"
                 parts = parted(source.reader, pieces, memory)
                 read = _read(source, aggregate, request, newer, parts)
-                _write(source, path, asked, found, parts, read)
+                _write(frontier, path, asked, found, parts, read)
             elif not found.none and kept is not None:
                 why = f"folded {len(found.touched):,} aggregates again that have news; the others as kept"
                 parts = [tuple(ids) for ids in kept.told["ranges"]]
                 merged = _renewed(source, aggregate, kept, request, newer, found.touched)
-                _write(source, path, asked, found, parts, merged)
+                _write(frontier, path, asked, found, parts, merged)
             kept, broken = keep.find(path)
             if kept is None:
                 raise KeepError(f"what was kept in {path} a moment ago cannot be read: {broken}")
@@ -90,7 +91,7 @@ def fold_kept(
         with suppress(KeepError), keep.writing(path):
             if keep.find(path)[0] == kept:
                 keep.publish(path, kept.told | {"facts": found.facts})
-    book = kept.book(aggregate, source=source.url, zone=source.zone, frontier=kept.told["frontier"], **more)
+    book = kept.book(aggregate, source=source.url, zone=source.zone, frontier=frontier, **more)
     book.kept = f"{path}: {why or 'as kept'}"
     return book, kept.frame("misfits", REJECTED)
 
@@ -155,13 +156,23 @@ def _asked(source: Source, aggregate: type[Aggregate], request: Scope, newer: Wh
     return {"declared": declared, "aggregates": ids, "newer": newer, "zone": source.zone, "url": source.url}
 
 
-def _looked_at(source: Source, path: Path, asked: dict[str, Any]) -> tuple[Kept | None, str, News]:
-    """Find what is kept, in half a sentence what keeps it from being used, and the news since."""
+def _looked_at(source: Source, path: Path, asked: dict[str, Any]) -> tuple[Kept | None, str, News, Frontier]:
+    """Find what is kept, in half a sentence what keeps it from being used, the news since, and the frontier.
+
+    The frontier is of before the news were looked for: what arrives in between lies beyond it.
+    """
     kept, why = keep.find(path)
     why = why or (differences(kept.told["asked"], asked) if kept else "nothing was kept there yet")
     if why or kept is None:
-        return kept, why, news.since(source.reader, None, None)
-    return kept, "", news.since(source.reader, kept.told["facts"], kept.frame("marks", news.MARKS))
+        frontier = source.reader.frontier()
+        return kept, why, news.since(source.reader, None, None), frontier
+    was = kept.told["frontier"]
+    frontier = Frontier(instant(was["instant"]) if was["instant"] else None, was["how"], was["live"])
+    facts = kept.told["facts"]
+    # The end of files whose facts are the same is the same; to look for it would be to read them.
+    if frontier.live or facts is None or facts != news.facts_of(source.reader):
+        frontier = source.reader.frontier()
+    return kept, "", news.since(source.reader, facts, kept.frame("marks", news.MARKS)), frontier
 
 
 def _read(
@@ -196,7 +207,7 @@ def _renewed(
 
 
 def _write(
-    source: Source,
+    frontier: Frontier,
     path: Path,
     asked: dict[str, Any],
     found: News,
@@ -213,7 +224,9 @@ def _write(
         keeper.frame("misfits", pl.concat(misfits))
         keeper.frame("marks", found.marks)
         told = keeper.close()
-    source_told = {"facts": found.facts, "frontier": str(source.reader.frontier()), "ranges": parts}
+    instant_told = iso(frontier.instant) if frontier.instant else None
+    complete = {"instant": instant_told, "how": frontier.how, "live": frontier.live}
+    source_told = {"facts": found.facts, "frontier": complete, "ranges": parts}
     keep.publish(path, {"asked": asked, **source_told, **told})
 
 

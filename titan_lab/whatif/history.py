@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ class WhatIf(Timeline):
         edits = "; ".join(step.told for step in self.steps) or "no edits"
         source = f"{under.source}, branch {self.name!r} ({made.hexdigest()[:12]}): {edits}"
         events = under.events - len(self.gone) + len(self.added.events)
-        return Basis(source, under.frontier, self.aggregate.fingerprint(), events)
+        return replace(under, source=source, fingerprint=self.aggregate.fingerprint(), events=events)
 
     def __repr__(self) -> str:
         edits = "; ".join(html.line(step.told) for step in self.steps[-SHOWN:]) or "no edits"

@@ -186,7 +186,8 @@ def calls(folder: Path) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]
 
 # Made for the package's own modules, or values of Python that need no showing.
 INSIDE = {"close", "frame", "ids_of", "rows", "track", "tracks", "typed", "wanted", "version", "provisional",
-          "aggregate_id", "valid_from", "valid_to", *JobRun.__dataclass_fields__, "record", "took"}  # fmt: skip
+          "aggregate_id", "valid_from", "valid_to", "record", "took",
+          *JobRun.__dataclass_fields__}  # fmt: skip
 
 
 def looks_well(made: Any, where: str) -> None:

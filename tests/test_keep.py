@@ -397,6 +397,7 @@ def test_a_row_edited_in_place_is_noticed(tmp_path: Path) -> None:
     log.append_many(frame_of([created("a"), created("b")]))
     log.fold(tl.Order, keep=path)
     with closing(sqlite3.connect(tmp_path / "orders.db")) as db, db:
+        db.executescript("DROP TRIGGER order_events_no_update; DROP TRIGGER order_events_no_delete")
         db.execute(
             "UPDATE order_events SET payload = replace(payload, '5.00', '7.00') WHERE aggregate_id = 'a'"
         )

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 import titan_lab as tl
 from titan_lab import event, typed
-from titan_lab.backends.sqlite import SCHEMA, SqliteStore
+from titan_lab.backends.ddl import ddl, script
+from titan_lab.backends.sqlite import SqliteStore
 from titan_lab.errors import ReadOnly
 from titan_lab.testing import slow
 from titan_lab.testing.histories import histories
@@ -110,7 +111,7 @@ def reading_cannot_write(path: Path) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     with closing(sqlite3.connect(tmp_path / "orders.db")) as db:
-        db.executescript(SCHEMA)
+        db.executescript(script(ddl("sqlite")))
     return tmp_path / "orders.db"
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import titan_lab as tl
 from titan_lab import scope
-from titan_lab.backends.sqlite import SCHEMA
+from titan_lab.backends.ddl import ddl, script
 from titan_lab.errors import KeepError
 from titan_lab.event import EVENTS
 from titan_lab.kept import pieces
@@ -120,7 +120,7 @@ def test_ids_that_are_no_text_are_in_one_piece_too(tmp_path: Path) -> None:
     events = frame_of([row(str(number)) for number in range(1, 40)])
     events.with_columns(pl.col("aggregate_id").cast(pl.Int64)).write_parquet(tmp_path / "events.parquet")
     with closing(sqlite3.connect(tmp_path / "orders.db")) as db, db:
-        db.executescript(SCHEMA)
+        db.executescript(script(ddl("sqlite")))
         for name in ("a", b"b", "c", b"a2", "d"):
             db.execute(
                 "INSERT INTO order_events VALUES (?, 1, 'OrderShipped', '{}', NULL, '2025-01-01T00:00:00Z')",

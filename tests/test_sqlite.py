@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import titan_lab as tl
-from titan_lab.backends.sqlite import SCHEMA, SqliteStore
+from titan_lab.backends.ddl import ddl, script
+from titan_lab.backends.sqlite import SqliteStore
 from titan_lab.errors import EventsError, OpenError, ReadOnly
 from titan_lab.event import EVENTS
 from titan_lab.testing.readers import Row, WriterSuite, frame_of, kill_in_the_middle, row
@@ -29,7 +30,7 @@ class TestSqlite(WriterSuite):
     def seed(self, place: Path, rows: Sequence[Row]) -> None:
         good = len({(one["aggregate_id"], one["version"]) for one in rows}) == len(rows)
         with closing(sqlite3.connect(place / "orders.db")) as db:
-            db.executescript(SCHEMA if good else LOOSE)
+            db.executescript(script(ddl("sqlite")) if good else LOOSE)
             db.executemany(
                 "INSERT INTO order_events VALUES (?, ?, ?, ?, ?, ?)", [tuple(r.values()) for r in rows]
             )

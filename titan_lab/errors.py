@@ -5,6 +5,7 @@
     ├── OpenError             a store cannot be opened
     │   ├── UnknownScheme     no backend answers to this URL
     │   └── MissingExtra      an optional package is not installed
+    ├── SchemaError           tables that a database does not have were asked for
     ├── EventsError           a frame or table lacks what events need
     ├── DeclarationError      an aggregate, event type or upcast is declared wrongly
     ├── SchemaTooNew          a payload was written by newer code than this
@@ -77,6 +78,10 @@ class MissingExtra(OpenError, ImportError):
             package=package,
             extra=extra,
         )
+
+
+class SchemaError(TitanError, ValueError):
+    """Tables were asked for that the database does not have."""
 
 
 class EventsError(TitanError, ValueError):

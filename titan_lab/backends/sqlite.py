@@ -14,35 +14,13 @@ from urllib.parse import quote
 import polars as pl
 
 from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, conflict
+from titan_lab.backends.ddl import SAVED, TABLE, ddl, script
 from titan_lab.clock import instant
 from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
 from titan_lab.event import EVENTS, as_text
 from titan_lab.scope import Scope
 
-TABLE = "order_events"
-SAVED = "order_snapshots"
 COLUMNS = ", ".join(EVENTS)
-# SQLite has no UUID, JSONB or TIMESTAMPTZ: these are text; a timestamp is ISO-8601 in UTC with microseconds,
-# which sorts as text in order of time.
-SCHEMA = f"""
-CREATE TABLE {TABLE} (
-    aggregate_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    event_type TEXT NOT NULL,
-    payload TEXT NOT NULL,
-    metadata TEXT,
-    timestamp TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
-    PRIMARY KEY (aggregate_id, version)
-) WITHOUT ROWID;
-CREATE INDEX idx_timestamp ON {TABLE}(timestamp);
-CREATE INDEX idx_event_type ON {TABLE}(event_type);
-CREATE TABLE {SAVED} (
-    aggregate_id TEXT PRIMARY KEY,
-    version INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    timestamp TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
-);
-"""
 WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
 FEW = 500  # ids that go into one statement
 WRITTEN_TO = slice(24, 28)  # where a file's header counts the transactions that changed it
@@ -174,7 +152,7 @@ class SqliteStore:
                 )
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._session() as db:
-                db.executescript(SCHEMA)
+                db.executescript(script(ddl("sqlite")))
         with self._session() as db:
             tables = [
                 name

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, lab, look, notebooks, runs, schedule, why
+from titan_lab.cli import bring, jobs, lab, look, notebooks, runs, schedule, store, why
 from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, LOCKED, NO_ANSWER
 from titan_lab.errors import Locked, NoSuchAggregate, TitanError
 
@@ -53,6 +53,7 @@ for command in (
     why.blame,
     why.explain,
     bring.import_,
+    store.schema,
     jobs.run,
     schedule.schedule,
     schedule.backfill,

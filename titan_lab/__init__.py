@@ -42,6 +42,7 @@ _PUBLIC = {
     "PaymentAuthorized": "orders.events",
     "Record": "payload",
     "RefundIssued": "orders.events",
+    "Snapshots": "snapshot",
     "TitanError": "errors",
     "collect": "reducers",
     "count": "reducers",
@@ -124,5 +125,6 @@ if TYPE_CHECKING:
     from titan_lab.reducers import smallest as smallest
     from titan_lab.reducers import step as step
     from titan_lab.reducers import total_of as total_of
+    from titan_lab.snapshot import Snapshots as Snapshots
     from titan_lab.upcast import fill as fill
     from titan_lab.upcast import upcaster as upcaster

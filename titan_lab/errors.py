@@ -19,6 +19,7 @@
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
+    ├── SnapshotError         a state cannot be saved, or is not to be had from the store
     ├── KeepError             a folded history cannot be kept in a folder
     ├── WriteError            a file cannot be written
     ├── QueryError            a question in SQL that cannot be asked, or fails
@@ -139,6 +140,10 @@ class ReadOnly(TitanError, PermissionError):
 
 class VersionConflict(TitanError):
     """Another event already holds this (aggregate_id, version)."""
+
+
+class SnapshotError(TitanError, ValueError):
+    """A state cannot be saved: the store keeps none, or no JSON holds it."""
 
 
 class KeepError(TitanError, OSError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, part_new
+from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, part_new
 from titan_lab.event import EVENTS, moments
 from titan_lab.scope import Scope
 
@@ -21,6 +21,7 @@ class MemoryStore:
         self.zone = zone
         self.raw = EVENTS.to_frame() if raw is None else raw
         self.added = EVENTS.to_frame()
+        self.saved: dict[str, tuple[int, str]] = {}
 
     @classmethod
     def open(cls, address: str, writable: bool) -> MemoryStore:
@@ -49,6 +50,21 @@ class MemoryStore:
         new, before = part_new(self.raw, new, self.zone)
         self.added = pl.concat([self.added, new])
         return Appended(len(new), there + before)
+
+    def snapshots(self) -> pl.DataFrame:
+        """Give the saved states."""
+        rows = [(name, *saved) for name, saved in self.saved.items()]
+        return pl.DataFrame(rows, SNAPSHOTS, orient="row")
+
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Look one up."""
+        return self.saved.get(aggregate_id)
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Keep them, but for those that are older than what is there."""
+        for name, version, state in states.select(list(SNAPSHOTS)).iter_rows():
+            if version >= self.saved.get(name, (0, ""))[0]:
+                self.saved[name] = (version, state)
 
     def close(self) -> None:
         """Keep the events: there is nothing to let go of."""

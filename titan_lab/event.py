@@ -16,6 +16,7 @@ from titan_lab.errors import EventsError, InstantError
 from titan_lab.jsontext import PIECE, not_objects
 from titan_lab.marks import marks, nulls
 from titan_lab.parallel import each, joined, spans
+from titan_lab.stamps import microseconds
 
 TIMESTAMP: pl.DataType = pl.Datetime("us", "UTC")
 
@@ -47,7 +48,6 @@ REJECTED = pl.Schema(
 SAME_TWICE = "the same event twice; one was kept"
 TAKEN = "another event has the same aggregate_id and version; the one stamped first was kept"
 NO_OBJECT = "is not the text of one JSON object"
-AS_WRITTEN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
 ISO_WITH_ZONE = "%Y-%m-%dT%H:%M:%S%.f%#z"
 # Beyond these polars goes on counting, and Python has no datetime for it.
 EARLIEST, LATEST = micros(datetime.min.replace(tzinfo=UTC)), micros(datetime.max.replace(tzinfo=UTC))
@@ -272,16 +272,13 @@ def _moments(column: pl.Series, zone: str | None) -> pl.Series:
         return column.cast(TIMESTAMP)
     if dtype != pl.String:
         column = as_text(column)
-    if column.str.contains(AS_WRITTEN).fill_null(True).all():
-        # What this package writes is read in two parts, in half the time.
-        seconds = column.str.head(19).str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False)
-        parts = column.str.slice(20, 6).cast(pl.Int64).cast(pl.Duration("us"))
-        parsed = (seconds + parts).dt.replace_time_zone("UTC")
-    else:
-        parsed = column.str.replace(" ", "T", literal=True).str.to_datetime(
-            ISO_WITH_ZONE, time_unit="us", strict=False
-        )
-        parsed = parsed.dt.convert_time_zone("UTC")
+    written = microseconds(column)
+    if written is not None:
+        return pl.Series(column.name, written).cast(TIMESTAMP)
+    parsed = column.str.replace(" ", "T", literal=True).str.to_datetime(
+        ISO_WITH_ZONE, time_unit="us", strict=False
+    )
+    parsed = parsed.dt.convert_time_zone("UTC")
     unread = parsed.is_null() & column.is_not_null()
     if unread.any():
         parsed = parsed.scatter(

@@ -150,7 +150,8 @@ class Latest(Track):
     """A track whose value after a row is one of the values that its events carry."""
 
     def prepare(self, values: pl.Series) -> pl.Series:
-        return super().prepare(values).extend_constant(None, 1)  # stands for "nothing seen yet"
+        nothing_yet = pl.Series(values.name, [None], self.dtype)
+        return pl.concat([super().prepare(values), nothing_yet])
 
     def at(self, rows: np.ndarray, owners: np.ndarray) -> pl.Series:
         places = self.places(rows, owners)

@@ -80,8 +80,8 @@ def read(aggregate: type[Aggregate], version: int | None, text: str | None) -> S
         return f"is of another fold: {whose} {fingerprint}, this is {' '.join(mine)}"
     try:
         fields = {name: from_json(held[name], dtype) for name, dtype in aggregate.schema().items()}
-        moments = (from_json(told[name], TIMESTAMP) for name in ("timestamp", "valid_from"))
-        return Saved(int(version), str(told["event"]), *moments, fields)  # type: ignore[arg-type]
+        stamp, since = (from_json(told[name], TIMESTAMP) for name in ("timestamp", "valid_from"))
+        return Saved(int(version), str(told["event"]), stamp, since, fields)  # type: ignore[arg-type]
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         return f"cannot be read: {type(error).__name__} {error}"
 

@@ -17,6 +17,8 @@ BENCHES = {
     "funnel": "funnel",
     "branch": "branch",
     "long_order": "long_order",
+    "long_order_postgres": "long_order_postgres",
+    "append": "append",
     "import": "import_time",
     "job_overhead": "job_overhead",
 }

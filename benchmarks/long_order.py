@@ -61,7 +61,8 @@ def measure(options: Options) -> Iterator[dict]:
         file = Path(folder) / "orders.db"
         write_table(file, rows)
         log = tl.open(f"sqlite:///{file}")
-        repository = Repository(Path(folder) / "eventsourcing.db", rows)
+        sqlite = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": f"{folder}/eventsourcing.db"}
+        repository = Repository(sqlite, rows)
         engines = [
             Engine(OURS, lambda: log.fold(tl.Order, aggregates=[LONG])[LONG].at(LATER), told),
             Engine("eventsourcing", lambda: repository.get(LONG), told),
@@ -141,6 +142,12 @@ def write_table(file: Path, rows: list[Row]) -> None:
     db.close()
 
 
+def as_frame(rows: list[Row]) -> pl.DataFrame:
+    """Lay the events out as a frame of them."""
+    frame = pl.DataFrame(rows, schema=list(Row._fields), orient="row")
+    return frame.with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
+
+
 def told(state: Any) -> dict[str, Any]:
     items = [{**item, "price": Decimal(item["price"])} for item in state.items]
     names = ("version", "user_id", "status", "total", "paid", "refunded", "tracking", "reason")
@@ -151,14 +158,13 @@ def told(state: Any) -> dict[str, Any]:
 
 
 class Repository:
-    """The same events in the library's own store."""
+    """The same events in the library's own store, which its environment names."""
 
-    def __init__(self, file: Path, rows: list[Row]) -> None:
+    def __init__(self, environment: dict[str, str], rows: list[Row]) -> None:
         from eventsourcing.application import Application
 
         from benchmarks.long_order_peer import Order
 
-        environment = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(file)}
         self.application: Any = Application(env=environment)
         aggregates: dict[str, Any] = {}
         for row in rows:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import saved, snapshot, taking
+from titan_lab import cli, saved, snapshot, taking
 from titan_lab.advice import compare, concluded
 from titan_lab.backends.contract import SNAPSHOTS
 from titan_lab.clock import CUTS
@@ -579,3 +580,35 @@ def test_what_was_done_and_advised_shows_itself(log: tl.EventLog) -> None:
     snapshots = Snapshots(log, tl.Order)
     assert "broken" in snapshots.take()._repr_html_()
     assert "snapshots in the store: 1 of this fold" in snapshots.advise()._repr_html_()
+
+
+# --- the command line ------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> Any:
+    """Run `titan snapshots`."""
+    return CliRunner(env={"COLUMNS": "80"}).invoke(
+        cli.titan, ["snapshots", *arguments], catch_exceptions=False
+    )
+
+
+def test_the_command_advises_and_takes(tmp_path: Path) -> None:
+    """Advice opens a store for reading only."""
+    url = f"sqlite:///{tmp_path}/orders.db"
+    tl.open(url, writable=True).append_many(pl.concat([life(250), life(3, "b")]))
+    advised = command(url, "--every", "7").stdout.splitlines()
+    assert [line.split()[0] for line in advised[2:9]] == ["–", "7", "10", "50", "100", "500", "1,000"]
+    assert advised[-2].startswith("99 % of the 2 aggregates of Order")
+    assert advised[-1] == "the store holds no snapshot"
+    assert command(url, "--take").stdout.split()[:6] == ["saved", "1", "present", "0", "short", "1"]
+    assert json.loads(command(url, "--take", "--json").stdout)["present"] == 1
+    told = json.loads(command(url, "--json").stdout)
+    assert told["saved"].startswith("snapshots in the store: 1 of this fold")
+    assert told["advice"][0] | {"mean": 0} == {
+        "every": None,
+        "rows": 0,
+        "writes": 0,
+        "mean": 0,
+        "p99": 247,
+        "most": 249,
+    }

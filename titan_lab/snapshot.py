@@ -16,13 +16,16 @@ import polars as pl
 from titan_lab import saved
 from titan_lab.advice import EVERY, Advice
 from titan_lab.clock import Cut, Instant, check_cut, check_version, instant
+from titan_lab.decoding import read_payload
 from titan_lab.errors import InstantError, NoSuchAggregate
-from titan_lab.event import Event, records
+from titan_lab.event import EVENTS, Event, check, parse_object
 from titan_lab.fold import Aggregate, Misfit, State, declared
+from titan_lab.jsontext import not_objects
 from titan_lab.log import EventLog
 from titan_lab.payload import Record
 from titan_lab.reducers import step
 from titan_lab.saved import Saved
+from titan_lab.scope import Scope
 from titan_lab.taking import Taken, advise, take
 
 STEPS = 1_000  # from so many events on, folding a whole life as columns is faster than the rest in steps
@@ -127,17 +130,18 @@ class Snapshots:
 
     def _onto(self, found: Saved, name: str, moment: datetime | None, upto: int | None) -> Loaded | str:
         """Fold the events after a snapshot onto it, or say why that cannot be done."""
-        rest = self.log.read(aggregates=name, from_version=found.version)
-        if not len(rest) or rest.row(0)[1:3] != (found.version, found.event_type):
-            return "was not taken of this log: its event is another, or gone"
-        if rest["timestamp"][0] != found.timestamp:
-            return "was not taken of this log: its event has another timestamp"
-        if len(rest) > STEPS:
-            return f"is {len(rest) - 1:,} events back, which are folded faster with all others"
-        state, valid_to, folded = found.state(name), None, 0
         try:
+            rest = self._rest(name, found.version)
+            if not len(rest) or rest.row(0)[1:3] != (found.version, found.event_type):
+                return "was not taken of this log: its event is another, or gone"
+            if rest["timestamp"][0] != found.timestamp:
+                return "was not taken of this log: its event has another timestamp"
+            if len(rest) > STEPS:
+                return f"is {len(rest) - 1:,} events back, which are folded faster with all others"
             # All are read, also those that do not count: what one of them does to a fold it does here, too.
-            for event in [self._read(event) for event in records(rest[1:])]:
+            events = [self._event(row) for row in rest[1:].iter_rows(named=True)]
+            state, valid_to, folded = found.state(name), None, 0
+            for event in events:
                 since = max(one for one in (event.timestamp, state.valid_from) if one is not None)
                 if (moment is not None and since > moment) or (upto is not None and event.version > upto):
                     valid_to = since
@@ -148,15 +152,38 @@ class Snapshots:
             return "is followed by an event that cannot be folded as it stands"  # folding all tells which
         fields = {column: self._as_folded(column, value) for column, value in state.as_dict().items()}
         whole = State(name, state.version, fields, state.valid_from, valid_to)
-        events = "1 event" if folded == 1 else f"{folded:,} events"
-        return Loaded(whole, f"the snapshot of version {found.version:,}, and {events} after it")
+        after = "1 event" if folded == 1 else f"{folded:,} events"
+        return Loaded(whole, f"the snapshot of version {found.version}, and {after} after it")
 
-    def _read(self, event: Event) -> Event:
-        """Read an event as a fold of all would, or raise where that may read the metadata differently."""
-        stored = event.metadata.get("schema_version")
+    def _rest(self, name: str, version: int) -> pl.DataFrame:
+        """Read an aggregate's events from a version on; raise Misfit where `log.fold` might refuse a row."""
+        request = Scope(aggregates=(name,), from_version=version)
+        checked = [
+            check(raw, self.log.zone, parse_json=False) for raw in self.log.reader.frames(request, STEPS)
+        ]
+        events = pl.concat([EVENTS.to_frame(), *(good for good, _ in checked)])
+        events = events.filter(request.predicate()).sort("version")
+        strange = ~events["event_type"].is_in(list(self.aggregate.events))
+        if (
+            any(len(bad) for _, bad in checked)
+            or events["version"].n_unique() < len(events)
+            or not_objects(events["payload"].filter(strange)).any()
+            or not_objects(events["metadata"].drop_nulls()).any()
+        ):
+            raise Misfit("$", "is no event as it should be")
+        return events
+
+    def _event(self, row: dict[str, Any]) -> Event:
+        """Read a row as the declaration says, or raise what is wrong with it."""
+        metadata = parse_object(row["metadata"]) if row["metadata"] is not None else {}
+        stored = metadata.get("schema_version")
         if stored is not None and (type(stored) is not int or stored < 1):
             raise Misfit("metadata.schema_version", "is not written as a whole number from 1 on")
-        return self.aggregate.read(event)
+        known, payload = self.aggregate.events.get(row["event_type"]), None
+        if known is not None:
+            steps = self.aggregate.chain.steps_for(row["event_type"], stored or 1)
+            payload = read_payload(row["payload"], known.shape, steps)
+        return Event(**(row | {"payload": payload, "metadata": metadata}))
 
     def _as_folded(self, column: str, value: Any) -> Any:
         """Give a value that steps led to as the frames of a fold have it: objects are dicts."""

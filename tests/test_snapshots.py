@@ -318,14 +318,18 @@ def test_what_another_program_saved_is_never_used_and_left_as_it_is(log: tl.Even
     assert snapshots.advise().saved.endswith("1 of another program, which are not")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "7", '{"$fold": null}', '{"$fold": 7}', "[" * 10_000]
-)
+@pytest.mark.parametrize("text", ["[]", "null", "7", '{"$fold": null}', '{"$fold": 7}', '{"$fold": {}}'])
 def test_what_is_no_state_is_passed_over(log: tl.EventLog, text: str) -> None:
     """As if another program had saved it."""
     log.reader.save_snapshots(pl.DataFrame([(A, 100, text)], SNAPSHOTS, orient="row"))  # type: ignore[attr-defined]
     state = Snapshots(log, tl.Order).state(A)
     assert (state.version, "another program" in state.rests_on) == (250, True)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 10_000])
+def test_what_is_no_json_is_passed_over(text: str) -> None:
+    """Where a store takes it."""
+    assert saved.read(tl.Order, 100, text) == saved.NO_FINGERPRINT
 
 
 @pytest.mark.parametrize(
@@ -394,7 +398,9 @@ def test_a_fold_in_parts_saves_the_same_states(log: tl.EventLog, monkeypatch: py
     other = log_of(log.read())
     monkeypatch.setattr(taking, "AT_ONCE", 200)
     assert Snapshots(other, tl.Order).take(every=10).saved == 5
-    assert other.reader.snapshots().sort("aggregate_id").equals(at_once)  # type: ignore[attr-defined]
+    states = other.reader.snapshots().sort("aggregate_id")  # type: ignore[attr-defined]
+    assert states.drop("state").equals(at_once.drop("state"))
+    assert [json.loads(text) for text in states["state"]] == [json.loads(text) for text in at_once["state"]]
 
 
 def test_many_events_after_a_snapshot_are_folded_as_columns(
@@ -442,6 +448,20 @@ def test_a_payload_of_newer_code_stops_it_as_it_stops_a_fold(log: tl.EventLog) -
     log.append_many(frame_of([newer]))
     with pytest.raises(SchemaTooNew):
         Snapshots(log, tl.Order).state(A, "2025-01-01T00:03:30Z")
+
+
+@pytest.mark.slow
+def test_a_database_without_the_table_has_none_and_says_how_to_make_it(database: str) -> None:
+    """Reading goes on without."""
+    import psycopg
+
+    with tl.open(database, writable=True) as log:
+        log.append_many(life(3))
+        with psycopg.connect(database) as db:
+            db.execute("DROP TABLE order_snapshots")
+        assert Snapshots(log, tl.Order).state(A).rests_on == "all events: there is no snapshot"
+        with pytest.raises(OpenError, match=r"no table order_snapshots\n.*titan schema --dialect postgres"):
+            Snapshots(log, tl.Order).take(every=1)
 
 
 # --- what cannot be done ----------------------------------------------------------------------------------

@@ -280,8 +280,7 @@ def _has_saved(db: sqlite3.Connection) -> bool:
 
 
 def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    # What is no version cannot be judged, and is let through.
-    late = [] if scope.from_version is None else [("(version >= ? OR version IS NULL)", scope.from_version)]
+    late = [] if scope.from_version is None else [("version >= ?", scope.from_version)]
     if scope.aggregates is None:
         first, end = scope.ids
         # What has no id comes before all, as in `Scope`.

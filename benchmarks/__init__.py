@@ -17,6 +17,7 @@ BENCHES = {
     "funnel": "funnel",
     "branch": "branch",
     "long_order": "long_order",
+    "long_order_saved": "long_order_saved",
     "import": "import_time",
     "job_overhead": "job_overhead",
 }

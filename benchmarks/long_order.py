@@ -151,14 +151,16 @@ def told(state: Any) -> dict[str, Any]:
 
 
 class Repository:
-    """The same events in the library's own store."""
+    """The same events in the library's own store; with `snapshot_at`, a snapshot of the long order, too."""
 
-    def __init__(self, file: Path, rows: list[Row]) -> None:
+    def __init__(self, file: Path, rows: list[Row], snapshot_at: int | None = None) -> None:
         from eventsourcing.application import Application
 
         from benchmarks.long_order_peer import Order
 
         environment = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(file)}
+        if snapshot_at is not None:
+            environment["IS_SNAPSHOTTING_ENABLED"] = "y"
         self.application: Any = Application(env=environment)
         aggregates: dict[str, Any] = {}
         for row in rows:
@@ -169,9 +171,11 @@ class Repository:
                 getattr(aggregates[row.aggregate_id], METHODS[row.event_type])(**payload)
         for aggregate in aggregates.values():
             self.application.save(aggregate)
+        if snapshot_at is not None:
+            self.application.take_snapshot(UUID(LONG), version=snapshot_at)
 
     def get(self, aggregate_id: str) -> Any:
-        """Rebuild the aggregate from its events: the repository has no cache and no snapshots."""
+        """Rebuild the aggregate from its events, and its snapshot if there is one: there is no cache."""
         return self.application.repository.get(UUID(aggregate_id))
 
     def close(self) -> None:

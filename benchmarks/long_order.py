@@ -61,8 +61,7 @@ def measure(options: Options) -> Iterator[dict]:
         file = Path(folder) / "orders.db"
         write_table(file, rows)
         log = tl.open(f"sqlite:///{file}")
-        sqlite = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": f"{folder}/eventsourcing.db"}
-        repository = Repository(sqlite, rows)
+        repository = Repository(in_sqlite(folder), rows)
         engines = [
             Engine(OURS, lambda: log.fold(tl.Order, aggregates=[LONG])[LONG].at(LATER), told),
             Engine("eventsourcing", lambda: repository.get(LONG), told),
@@ -157,15 +156,23 @@ def told(state: Any) -> dict[str, Any]:
 # --- eventsourcing --------------------------------------------------------------------------------
 
 
-class Repository:
-    """The same events in the library's own store, which its environment names."""
+def in_sqlite(folder: str) -> dict[str, str]:
+    return {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": f"{folder}/eventsourcing.db"}
 
-    def __init__(self, environment: dict[str, str], rows: list[Row]) -> None:
+
+class Repository:
+    """The same events in the library's own store, which `environment` names.
+
+    snapshot_at: take a snapshot of the long order after this version, too.
+    """
+
+    def __init__(self, environment: dict[str, str], rows: list[Row], snapshot_at: int | None = None) -> None:
         from eventsourcing.application import Application
 
         from benchmarks.long_order_peer import Order
 
-        self.application: Any = Application(env=environment)
+        snapshots = {} if snapshot_at is None else {"IS_SNAPSHOTTING_ENABLED": "y"}
+        self.application: Any = Application(env=environment | snapshots)
         aggregates: dict[str, Any] = {}
         for row in rows:
             payload = json.loads(row.payload, parse_float=str)
@@ -175,9 +182,11 @@ class Repository:
                 getattr(aggregates[row.aggregate_id], METHODS[row.event_type])(**payload)
         for aggregate in aggregates.values():
             self.application.save(aggregate)
+        if snapshot_at is not None:
+            self.application.take_snapshot(UUID(LONG), version=snapshot_at)
 
     def get(self, aggregate_id: str) -> Any:
-        """Rebuild the aggregate from its events: the repository has no cache and no snapshots."""
+        """Rebuild the aggregate from its events, and its snapshot if there is one: there is no cache."""
         return self.application.repository.get(UUID(aggregate_id))
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -99,6 +99,14 @@ class Saving(Snapshots, Protocol):
 
     def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
         """Give one aggregate's stored version and state, or None."""
+        ...
+
+    def rows_from(self, aggregate_id: str, version: int, most: int) -> list[tuple[Any, ...]]:
+        """Give an aggregate's rows from a version on, in its order, and at most so many.
+
+        Each is version, event_type, payload, metadata and timestamp as the store has them, moments as text;
+        who asks checks them. May be left out: ``frames`` gives the same rows, and takes longer for a few.
+        """
         ...
 
     def save_snapshots(self, states: pl.DataFrame) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import polars as pl
 
 from titan_lab.backends.columns import UUID, Events
-from titan_lab.backends.contract import KEY, Appended, conflict, placed, there_already
+from titan_lab.backends.contract import KEY, SNAPSHOTS, Appended, conflict, placed, there_already
+from titan_lab.backends.ddl import SAVED
 from titan_lab.backends.server import state_of
 from titan_lab.errors import EventsError
 from titan_lab.event import EVENTS
@@ -146,6 +147,22 @@ def _copy_behind(
             return False
         _copy(db, table, placed(aggregate_id, events, expected, now))
     return True
+
+
+def save(db: Connection, states: pl.DataFrame) -> None:
+    """Save states, none in the place of a later one."""
+    statement = (
+        f"INSERT INTO {SAVED} ({', '.join(SNAPSHOTS)}) VALUES (%s, %s, %s) ON CONFLICT (aggregate_id)"
+        " DO UPDATE SET version = excluded.version, state = excluded.state, timestamp = excluded.timestamp"
+        f" WHERE excluded.version >= {SAVED}.version"
+    )
+    rows = states.select(list(SNAPSHOTS)).sort("aggregate_id").rows()  # two writers lock in one order
+
+    def attempt() -> None:
+        with db.transaction():
+            db.cursor().executemany(statement, rows)
+
+    _again(attempt, AGAIN)
 
 
 def _again(attempt: Callable[[], T], states: tuple[str, ...]) -> T:

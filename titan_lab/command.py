@@ -220,6 +220,8 @@ class Desk:
         Raises Refused; VersionConflict where the version is not the expected one, or others were always
         faster; CommandError; ReadOnly.
         """
+        if not isinstance(command, Command):
+            raise CommandError(f"{command!r} is no command", hint="such as tl.ShipOrder(order_id='...')")
         aggregate_id, asked = command.whose(), command_id or str(uuid.uuid4())
         said = Metadata(
             correlation_id=correlation_id or asked,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from titan_lab.command import Command, Decider, Desk, allow, refuse
+from titan_lab.command import ATTEMPTS, Command, Decider, Desk, allow, refuse
 from titan_lab.event import Event
 from titan_lab.fold import State
 from titan_lab.log import EventLog
@@ -242,8 +242,10 @@ class OrderDesk(Desk):
     'PAID'
     """
 
-    def __init__(self, log: EventLog, *, load: Callable[[str], State] | None = None) -> None:
-        super().__init__(log, OrderInHand, DECIDERS, load=load)
+    def __init__(
+        self, log: EventLog, *, load: Callable[[str], State] | None = None, attempts: int = ATTEMPTS
+    ) -> None:
+        super().__init__(log, OrderInHand, DECIDERS, load=load, attempts=attempts)
 
 
 # --- RULES THAT SEVERAL SHARE -------------------------------------------------------------------------------

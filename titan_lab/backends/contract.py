@@ -203,7 +203,12 @@ def there_already(
     told = [_event_id(text) for text in events["metadata"]]
     if told and None not in told and told == [_event_id(text) for text in stored]:
         return True
-    raise VersionConflict(
+    raise out_of_step(aggregate_id, expected_version, found)
+
+
+def out_of_step(aggregate_id: str, expected_version: int, found: int) -> VersionConflict:
+    """Say that an aggregate has another version than its writer saw."""
+    return VersionConflict(
         f"{aggregate_id} is at version {found}, and was expected at {expected_version}; nothing was written",
         hint=f"read it again, and append after version {found} what is still right then",
         aggregate_id=aggregate_id,

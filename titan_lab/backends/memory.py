@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, part_new
+from titan_lab.backends.contract import Appended, Frontier, heads, numbered, part_new, summed
 from titan_lab.event import EVENTS, moments
 from titan_lab.scope import Scope
 
@@ -42,6 +43,18 @@ class MemoryStore:
         if "timestamp" in self.raw.columns:
             told.append(moments(self.raw["timestamp"], self.zone))
         return Frontier(pl.concat(told).max(), "all of it is in memory")  # type: ignore[arg-type]
+
+    def tally(self, before: datetime) -> int:
+        """Count the rows whose timestamp is before an instant."""
+        told = [self.added["timestamp"]]
+        if "timestamp" in self.raw.columns:
+            told.append(moments(self.raw["timestamp"], self.zone))
+        return int((pl.concat(told) < before).sum())
+
+    def heads(self) -> pl.DataFrame:
+        """Give each aggregate's number of rows and its highest version, as HEADS."""
+        keys = [numbered(rows) for rows in (self.raw, self.added) if "aggregate_id" in rows.columns]
+        return summed([heads(rows.lazy()) for rows in keys])
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Add what is new; refuse the whole frame if one event differs from what holds its place."""

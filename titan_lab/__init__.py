@@ -32,6 +32,7 @@ _PUBLIC = {
     "EventType": "payload",
     "ItemsReturned": "orders.events",
     "Ledger": "jobs.ledger",
+    "Metadata": "draft",
     "Order": "orders.order",
     "OrderCancelled": "orders.events",
     "OrderCorrected": "orders.events",
@@ -42,6 +43,7 @@ _PUBLIC = {
     "PaymentAuthorized": "orders.events",
     "Record": "payload",
     "RefundIssued": "orders.events",
+    "Snapshots": "snapshot",
     "TitanError": "errors",
     "collect": "reducers",
     "count": "reducers",
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from titan_lab.clock import instant as instant
     from titan_lab.connect import from_frame as from_frame
     from titan_lab.connect import open_log as open  # noqa: F401
+    from titan_lab.draft import Metadata as Metadata
     from titan_lab.errors import TitanError as TitanError
     from titan_lab.event import Event as Event
     from titan_lab.fold import Aggregate as Aggregate
@@ -124,5 +127,6 @@ if TYPE_CHECKING:
     from titan_lab.reducers import smallest as smallest
     from titan_lab.reducers import step as step
     from titan_lab.reducers import total_of as total_of
+    from titan_lab.snapshot import Snapshots as Snapshots
     from titan_lab.upcast import fill as fill
     from titan_lab.upcast import upcaster as upcaster

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from threading import Lock
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, heads, numbered, part_new, summed
+from titan_lab.backends.contract import (
+    SNAPSHOTS,
+    Appended,
+    Frontier,
+    extension,
+    heads,
+    numbered,
+    part_new,
+    summed,
+    versions_of,
+)
 from titan_lab.event import EVENTS, moments
 from titan_lab.scope import Scope
 
@@ -22,6 +33,8 @@ class MemoryStore:
         self.zone = zone
         self.raw = EVENTS.to_frame() if raw is None else raw
         self.added = EVENTS.to_frame()
+        self._writing = Lock()
+        self.saved: dict[str, tuple[int, str]] = {}
 
     @classmethod
     def open(cls, address: str, writable: bool) -> MemoryStore:
@@ -58,10 +71,36 @@ class MemoryStore:
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Add what is new; refuse the whole frame if one event differs from what holds its place."""
-        new, there = part_new(self.added, events)
-        new, before = part_new(self.raw, new, self.zone)
-        self.added = pl.concat([self.added, new])
+        with self._writing:
+            new, there = part_new(self.added, events)
+            new, before = part_new(self.raw, new, self.zone)
+            self.added = pl.concat([self.added, new])
         return Appended(len(new), there + before)
+
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        """Add events behind a version, one writer after the other."""
+        with self._writing:
+            stored = pl.concat([versions_of(rows, aggregate_id) for rows in (self.raw, self.added)])
+            new = extension(aggregate_id, stored, events, expected_version)
+            if isinstance(new, Appended):
+                return new
+            self.added = pl.concat([self.added, new])
+        return Appended(len(new), 0, expected_version + len(new))
+
+    def snapshots(self) -> pl.DataFrame:
+        """Give the saved states."""
+        rows = [(name, *saved) for name, saved in self.saved.items()]
+        return pl.DataFrame(rows, SNAPSHOTS, orient="row")
+
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Look one up."""
+        return self.saved.get(aggregate_id)
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Keep them, but for those that are older than what is there."""
+        for name, version, state in states.select(list(SNAPSHOTS)).iter_rows():
+            if version >= self.saved.get(name, (0, ""))[0]:
+                self.saved[name] = (version, state)
 
     def close(self) -> None:
         """Keep the events: there is nothing to let go of."""

@@ -15,8 +15,18 @@ from urllib.parse import quote
 
 import polars as pl
 
-from titan_lab.backends.contract import HEADS, SNAPSHOTS, Appended, Frontier, conflict, numbered, summed
-from titan_lab.backends.ddl import SAVED, TABLE, ddl, script
+from titan_lab.backends.contract import (
+    HEADS,
+    SNAPSHOTS,
+    Appended,
+    Frontier,
+    conflict,
+    numbered,
+    placed,
+    summed,
+    there_already,
+)
+from titan_lab.backends.ddl import NOW, SAVED, TABLE, ddl, script
 from titan_lab.clock import instant
 from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
 from titan_lab.event import EVENTS, as_text, moments
@@ -31,8 +41,14 @@ PLAIN = f"""(typeof(timestamp) = 'text' AND timestamp GLOB '{DIGITS}' AND timest
     AND substr(timestamp, 6, 5) NOT IN ('02-29', '02-30', '02-31', '04-31', '06-31', '09-31', '11-31')
     AND substr(timestamp, 12, 2) < '24' AND substr(timestamp, 15, 2) < '60'
     AND substr(timestamp, 18, 2) < '60')"""
+# A file from elsewhere may hold a version that is no number, which no event can have.
+LAST = f"""SELECT version FROM {TABLE} WHERE aggregate_id = ? AND typeof(version) = 'integer'
+    ORDER BY version DESC LIMIT 1"""
+BEHIND = f"""SELECT metadata FROM {TABLE} WHERE aggregate_id = ? AND version > ? AND version <= ?
+    AND typeof(version) = 'integer' ORDER BY version"""
 FEW = 500  # ids that go into one statement
 WRITTEN_TO = slice(24, 28)  # where a file's header counts the transactions that changed it
+PATIENCE = 30.0  # seconds that one waits for another writer's transaction to end
 MOST = 100_000  # rows that stand in memory as Python objects
 
 
@@ -81,11 +97,40 @@ class SqliteStore:
         """Read the table `order_snapshots`; a file without it has none."""
         with self._session() as db:
             db.text_factory = bytes
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone():
+            if not _has_saved(db):
                 return SNAPSHOTS.to_frame()
             rows = db.execute(f"SELECT {', '.join(SNAPSHOTS)} FROM {SAVED} ORDER BY aggregate_id").fetchall()
         columns = [_series(name, [row[place] for row in rows]) for place, name in enumerate(SNAPSHOTS)]
         return pl.DataFrame(columns).cast(dict(SNAPSHOTS), strict=False)  # type: ignore[arg-type]
+
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Look one up; a file without the table has none."""
+        with self._session() as db:
+            if not _has_saved(db):
+                return None
+            wanted = f"SELECT version, state FROM {SAVED} WHERE aggregate_id = ?"
+            found: tuple[int, str] | None = db.execute(wanted, (aggregate_id,)).fetchone()
+        return found
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Insert or replace in one transaction, never an older state."""
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        columns = ", ".join(SNAPSHOTS)
+        with self._session() as db:
+            if not _has_saved(db):
+                raise OpenError(
+                    f"{self.path} has no table {SAVED}",
+                    hint="titan schema --dialect sqlite prints how to make it",
+                )
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
+                f"INSERT INTO {SAVED} ({columns}) VALUES (?, ?, ?) ON CONFLICT (aggregate_id) DO UPDATE"
+                f" SET version = excluded.version, state = excluded.state, timestamp = {NOW}"
+                f" WHERE excluded.version >= {SAVED}.version",
+                states.select(list(SNAPSHOTS)).iter_rows(),
+            )
+            db.execute("COMMIT")
 
     def facts(self) -> dict[str, list[int]]:
         """Tell size, time and inode of the file and of the log beside it, and how often it was written to."""
@@ -146,8 +191,7 @@ class SqliteStore:
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Insert in one transaction; a clash with a different event takes everything back."""
-        if not self.writable:
-            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        self._refuse_unless_writable()
         stored = events.select(list(EVENTS)).with_columns(pl.col("timestamp").dt.strftime(WRITTEN))
         with self._session() as db:
             db.execute("BEGIN IMMEDIATE")
@@ -163,8 +207,32 @@ class SqliteStore:
             db.execute("COMMIT")
         return Appended(added, len(stored) - added)
 
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        """Insert behind the aggregate's last version, which nobody else can move in the same transaction."""
+        self._refuse_unless_writable()
+        with self._session() as db:
+            db.execute("BEGIN IMMEDIATE")
+            last = db.execute(LAST, (aggregate_id,)).fetchone()
+            found = last[0] if last else 0
+            if found != expected_version:
+                span = (aggregate_id, expected_version, expected_version + len(events))
+                stored = [told for (told,) in db.execute(BEHIND, span)]
+                there_already(aggregate_id, found, stored, events, expected_version)
+                return Appended(0, len(events), found)
+            new = placed(aggregate_id, events, expected_version, datetime.now(UTC))
+            db.executemany(
+                f"INSERT INTO {TABLE} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                new.with_columns(pl.col("timestamp").dt.strftime(WRITTEN)).iter_rows(),
+            )
+            db.execute("COMMIT")
+        return Appended(len(new), 0, expected_version + len(new))
+
     def close(self) -> None:
         """Do nothing: a connection lives as long as one read or one append."""
+
+    def _refuse_unless_writable(self) -> None:
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
 
     def _refuse_clashes(self, db: sqlite3.Connection, stored: pl.DataFrame) -> None:
         known = f"SELECT event_type, payload, timestamp FROM {TABLE} WHERE aggregate_id = ? AND version = ?"
@@ -219,6 +287,7 @@ class SqliteStore:
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
+                timeout=PATIENCE,
             )
             try:
                 if not self.writable:
@@ -237,6 +306,11 @@ class SqliteStore:
                     f"{self.path} cannot be written: {error}",
                     hint="check the file's and folder's permissions",
                 ) from error
+            if "locked" in str(error):
+                raise OpenError(
+                    f"{self.path} was locked by another process for {PATIENCE:.0f} s: {error}",
+                    hint="see who holds a transaction open, and try again",
+                ) from error
             raise OpenError(f"SQLite could not read {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise OpenError(
@@ -245,11 +319,17 @@ class SqliteStore:
             ) from error
 
 
-def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _has_saved(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone() is not None
+
+
+def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    # What is no version cannot be judged, and is let through.
+    late = [] if scope.from_version is None else [("(version >= ? OR version IS NULL)", scope.from_version)]
     if scope.aggregates is None:
         first, end = scope.ids
         # What has no id comes before all, as in `Scope`.
-        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end)]
+        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end), *late]
         asked = [(text, one) for text, one in within if one is not None]
         yield f"WHERE {' AND '.join(text for text, _ in asked)}" if asked else "", tuple(i for _, i in asked)
         if end is not None:
@@ -257,8 +337,11 @@ def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
         return
     ids = sorted(set(scope.aggregates))
     for start in range(0, len(ids), FEW):
-        some = tuple(ids[start : start + FEW])
-        yield f"WHERE aggregate_id IN ({', '.join('?' * len(some))})", some
+        some: tuple[Any, ...] = tuple(ids[start : start + FEW])
+        where = f"WHERE aggregate_id IN ({', '.join('?' * len(some))})"
+        for text, one in late:
+            where, some = f"{where} AND {text}", (*some, one)
+        yield where, some
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:

@@ -55,6 +55,7 @@ for command in (
     bring.import_,
     store.schema,
     store.sync,
+    store.snapshots,
     jobs.run,
     schedule.schedule,
     schedule.backfill,

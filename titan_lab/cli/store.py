@@ -1,4 +1,4 @@
-"""What a store is made of, and a copy of it."""
+"""What a store is made of: its tables, and the states that are saved in them; and a copy of it."""
 
 from __future__ import annotations
 
@@ -44,3 +44,40 @@ def sync(url: str, path: str, whole: bool, zone: str | None, form: str | None) -
     with open_log(url, zone=zone) as log, terminal.Progress(f"syncing {path}") as progress:
         told = log.mirror(path).sync(whole=whole, progress=progress)
     terminal.facts(told.plain() if form == "json" else told.facts(), form or "table")
+
+
+@click.command(short_help="Say what snapshots would buy, or take them.")
+@click.argument("url")
+@click.option("--take", is_flag=True, help="Save the state of every order that is long enough.")
+@click.option(
+    "--every", type=click.IntRange(min=1), default=100, show_default=True, help="Events between two of them."
+)
+@json_option
+def snapshots(url: str, take: bool, every: int, form: str | None) -> None:
+    """Say what snapshots would buy, read from how many events each order has, or take them.
+
+    A load is counted before each event, as commands make one: events folded on average, by 99 % of the
+    loads at most, and by any.
+    """
+    import dataclasses
+
+    from titan_lab import terminal
+    from titan_lab.connect import open_log
+    from titan_lab.orders.order import Order
+    from titan_lab.snapshot import Snapshots
+
+    with terminal.Progress(f"reading {url}"), open_log(url, writable=take) as log:
+        chosen = Snapshots(log, Order)
+        if take:
+            done = dataclasses.asdict(chosen.take(every))
+        else:
+            advice = chosen.advise([None, *sorted({10, 50, 100, 500, 1_000, every})])
+    if take:
+        terminal.facts(done, form or "table")
+    elif form == "json":
+        terminal.facts(
+            {"conclusion": advice.conclusion, "saved": advice.saved, "advice": advice.table.to_dicts()}, form
+        )
+    else:
+        terminal.show(advice.table, "table")
+        print(f"{advice.conclusion}\n{advice.saved}")

@@ -30,7 +30,7 @@ class Transactions(MemoryStore):
         rows = EVENTS.to_frame().with_columns(pl.col("timestamp").cast(pl.String))
         super().__init__(rows, url)
         self.now = START
-        self.open: dict[int, tuple[datetime, list[Told]]] = {}
+        self.begun: dict[int, tuple[datetime, list[Told]]] = {}
         self.versions: dict[str, int] = {}
         self.between: Callable[[], None] | None = None
 
@@ -40,12 +40,12 @@ class Transactions(MemoryStore):
 
     def begin(self, number: int) -> None:
         """Begin a transaction."""
-        self.open.setdefault(number, (self.now, []))
+        self.begun.setdefault(number, (self.now, []))
 
     def write(self, number: int, aggregate_id: str, **changes: object) -> None:
         """Write an event in a transaction; nobody sees it yet."""
         self.begin(number)
-        began, rows = self.open[number]
+        began, rows = self.begun[number]
         version = self.versions.get(aggregate_id, 0) + 1
         self.versions[aggregate_id] = version
         row: Told = {
@@ -60,12 +60,12 @@ class Transactions(MemoryStore):
 
     def commit(self, number: int) -> None:
         """Let everybody see what a transaction wrote."""
-        _, rows = self.open.pop(number, (None, []))
+        _, rows = self.begun.pop(number, (None, []))
         self.raw = pl.concat([self.raw, pl.DataFrame(rows, schema=self.raw.schema)])
 
     def roll_back(self, number: int) -> None:
         """Let nobody ever see it; its versions stay away."""
-        self.open.pop(number, None)
+        self.begun.pop(number, None)
 
     def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
         """Give what is committed when the reading begins; `between` runs before and after."""
@@ -77,4 +77,4 @@ class Transactions(MemoryStore):
 
     def frontier(self) -> Frontier:
         """Tell where the oldest open transaction began; the present without one."""
-        return Frontier(min((began for began, _ in self.open.values()), default=self.now), "as told", True)
+        return Frontier(min((began for began, _ in self.begun.values()), default=self.now), "as told", True)

@@ -336,6 +336,21 @@ def test_a_state_may_be_found_in_another_way(desk: tl.Desk) -> None:
     assert asked == ["T-1", "T-1"]
 
 
+def test_a_state_may_come_from_a_snapshot(log: tl.EventLog) -> None:
+    """The desk decides as it does without; whoever is not there yet begins."""
+    snapshots = tl.Snapshots(log, Ticket)
+    desk = tl.Desk(log, Ticket, DECIDERS, load=snapshots.state)
+    desk.handle(Open(aggregate_id="T-1", subject="no light"))
+    for _ in range(12):
+        desk.handle(Answer(aggregate_id="T-1", words=1))
+    assert snapshots.take(every=10).saved == 1
+    assert desk.load("T-1").rests_on == "the snapshot of version 10, and 3 events after it"
+    handled = desk.handle(Answer(aggregate_id="T-1", words=5, last=True))
+    assert (handled.version, handled.state.words) == (15, 17)
+    with pytest.raises(Refused, match="from CLOSED to CLOSED"):
+        desk.handle(Close(aggregate_id="T-1"))
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -415,7 +430,7 @@ def test_a_log_for_reading_takes_no_command(tmp_path: Path) -> None:
 
 def test_a_desk_and_what_it_handled_show_themselves(desk: tl.Desk) -> None:
     """In a line, and escaped in a notebook: an id is anybody's text."""
-    assert repr(desk) == "<Desk on memory://: 4 commands>"
+    assert repr(desk) == "<Desk of Ticket on memory://>"
     assert "Open, Answer, Close" in desk._repr_html_()
     shown = desk.handle(Open(aggregate_id="<b>T-2</b>", subject="x"))._repr_html_()
     assert "<b>T-2" not in shown

@@ -55,6 +55,7 @@ _PUBLIC = {
     "RefundIssued": "orders.events",
     "ReturnItems": "orders.commands",
     "ShipOrder": "orders.commands",
+    "Snapshots": "snapshot",
     "TitanError": "errors",
     "collect": "reducers",
     "count": "reducers",
@@ -150,5 +151,6 @@ if TYPE_CHECKING:
     from titan_lab.reducers import smallest as smallest
     from titan_lab.reducers import step as step
     from titan_lab.reducers import total_of as total_of
+    from titan_lab.snapshot import Snapshots as Snapshots
     from titan_lab.upcast import fill as fill
     from titan_lab.upcast import upcaster as upcaster

@@ -396,12 +396,14 @@ def test_a_decider_cannot_make_events_that_the_aggregate_does_not_declare(desk: 
         desk.handle(Misplace(aggregate_id="T-1"))
 
 
-def test_a_command_class_must_name_its_aggregate(log: tl.EventLog) -> None:
-    """Told when the desk is set up, not when it is asked."""
+def test_a_desk_that_could_not_work_is_refused_when_it_is_set_up(log: tl.EventLog) -> None:
+    """Not when it is asked first: no field names the aggregate, or nothing would be tried."""
 
     class Nobodys(tl.Command):
         words: int
 
+    with pytest.raises(DeclarationError, match="0 attempts are none"):
+        tl.Desk(log, Ticket, DECIDERS, attempts=0)
     with pytest.raises(DeclarationError, match="Nobodys has no field 'aggregate_id' to name its aggregate"):
         tl.Desk(log, Ticket, {Nobodys: answer})
 

@@ -193,6 +193,8 @@ class Desk:
                     f" it has {', '.join(fields)}",
                     hint="declare aggregate_id: str, or name the field: key = 'order_id'",
                 )
+        if attempts < 1:
+            raise DeclarationError(f"{attempts} attempts are none", hint="attempts=1 never tries again")
         self.log = log
         self.aggregate = aggregate
         self.deciders = deciders
@@ -203,11 +205,23 @@ class Desk:
         """Give the state that an aggregate is in; falsy, with version 0, where nobody has this id.
 
         Raises EventsError where its history cannot be read to the end: nothing is decided on half of it.
+
+        >>> import titan_lab as tl
+        >>> desk = tl.OrderDesk(tl.open("sqlite:///data/samples/orders.db"))
+        >>> desk.load("550e8400-e29b-41d4-a716-446655440000").status
+        'DELIVERED'
         """
         return self._state(aggregate_id, [] if self._load else self._life(aggregate_id))
 
     def decide(self, state: State, command: Command) -> list[EventType]:
-        """Decide a command in a state, without the log, as `titan_lab.command.decide` does."""
+        """Decide a command in a state, without the log, as `titan_lab.command.decide` does.
+
+        >>> import titan_lab as tl
+        >>> desk = tl.OrderDesk(tl.open("sqlite:///data/samples/orders.db"))
+        >>> phone = "550e8400-e29b-41d4-a716-446655440000"
+        >>> desk.decide(desk.load(phone), tl.IssueRefund(order_id=phone, amount=5))
+        [RefundIssued(amount=Decimal('5.00'), reason=None)]
+        """
         return decide(self.aggregate, self.deciders, state, command)
 
     def handle(
@@ -241,7 +255,7 @@ class Desk:
         )
         for attempt in range(self.attempts):
             if attempt:
-                time.sleep(random.uniform(0, min(PAUSE * 2**attempt, LONGEST)))
+                time.sleep(random.uniform(0, min(PAUSE * 2 ** min(attempt, 10), LONGEST)))
             life = self._life(aggregate_id) if self._load is None or command_id is not None else []
             done = [event for event in life if _caused(event, asked)]
             if done:

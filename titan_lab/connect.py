@@ -31,8 +31,9 @@ def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> Ev
     """Open a store by its URL; public as ``tl.open``.
 
     url: ``sqlite:///relative.db`` (four slashes: absolute), ``parquet://folder_or_file`` (three: absolute),
-    ``postgresql://USER@HOST/DATABASE``, ``cockroachdb://USER@HOST:26257/DATABASE``, ``memory://``. writable: allow appending, and make a store that is not there. zone: how moments and bare
-    dates without a zone are read, an IANA name; without one a naive moment is an error.
+    ``postgresql://USER@HOST/DATABASE``, ``cockroachdb://USER@HOST:26257/DATABASE``, ``memory://``.
+    writable: allow appending, and make a store that is not there. zone: how moments and bare dates without a
+    zone are read, an IANA name; without one a naive moment is an error.
 
     Raises UnknownScheme, OpenError for what is no such store, EventsError for a missing column.
 

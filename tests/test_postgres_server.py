@@ -274,8 +274,8 @@ def test_a_role_reads_what_it_was_granted(store: str) -> None:
         ({"payload": '{"a": "x\\u0000y"}'}, "unsupported Unicode escape sequence"),
         ({"event_type": "x" * 101}, "value too long"),
         ({"version": 2**31}, "out of range"),
-        ({"aggregate_id": "order-1"}, "'order-1' is no UUID"),
-        ({"aggregate_id": ORDER.upper()}, "is no UUID"),
+        ({"aggregate_id": "order-1"}, "'order-1' is no id"),
+        ({"aggregate_id": ORDER.upper()}, "is no id"),
         ({"event_type": "a\0b"}, "nothing was written"),
     ],
 )

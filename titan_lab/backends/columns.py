@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,7 +48,7 @@ class Events:
     """The table `order_events`, or one of another name, that was found and is fit to be read."""
 
     name: str  # quoted, as it stands in SQL
-    types: dict[str, str]
+    types: Mapping[str, str] = field(hash=False)
     clock: str  # the SQL by which the table tells an event's timestamp
     told: bool = field(default=True)  # whether that is the table's own
 

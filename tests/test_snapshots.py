@@ -344,6 +344,15 @@ def test_what_is_no_state_is_passed_over(log: tl.EventLog, text: str) -> None:
     assert (state.version, "another program" in state.rests_on) == (250, True)
 
 
+def test_what_a_state_says_of_itself_is_no_more_than_a_line() -> None:
+    """Who wrote it is not known."""
+    nasty = json.dumps({MARK: {"aggregate": "\x1b[2J" * 100, "fingerprint": ["<script>"]}})
+    reason = saved.read(tl.Order, 1, nasty)
+    assert isinstance(reason, str)
+    assert reason.isprintable()
+    assert len(reason) < 200
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 10_000])
 def test_what_is_no_json_is_passed_over(text: str) -> None:
     """Where a store takes it."""
@@ -623,11 +632,24 @@ def test_distances_to_compare_are_whole_numbers(log: tl.EventLog) -> None:
         Snapshots(log, tl.Order).advise([0])
 
 
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_states_are_saved_all_or_none(store: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """One that the table refuses takes the others back."""
+    url = f"sqlite:///{tmp_path}/orders.db" if store == "sqlite" else request.getfixturevalue("database")
+    with tl.open(url, writable=True) as log:
+        states = pl.DataFrame([(A, 1, "{}"), (B, 1, None)], SNAPSHOTS, orient="row")
+        with pytest.raises(tl.TitanError):
+            log.reader.save_snapshots(states)  # type: ignore[attr-defined]
+        assert log.reader.snapshots().is_empty()  # type: ignore[attr-defined]
+
+
 def test_what_was_done_and_advised_shows_itself(log: tl.EventLog) -> None:
     """In a notebook."""
     snapshots = Snapshots(log, tl.Order)
     assert "broken" in snapshots.take()._repr_html_()
     assert "snapshots in the store: 1 of this fold" in snapshots.advise()._repr_html_()
+    assert "1 of this fold" in snapshots._repr_html_()
+    assert repr(snapshots) == f"<Snapshots of Order in {log.url}>"
 
 
 # --- the command line ------------------------------------------------------------------------------------
@@ -651,6 +673,8 @@ def test_the_command_advises_and_takes(tmp_path: Path) -> None:
     assert command(url, "--take").stdout.split()[:6] == ["saved", "1", "present", "0", "short", "1"]
     assert json.loads(command(url, "--take", "--json").stdout)["present"] == 1
     told = json.loads(command(url, "--json").stdout)
+    with pytest.raises(OpenError, match="there is no file"):
+        command(f"sqlite:///{tmp_path}/typo.db", "--take")
     assert told["saved"].startswith("snapshots in the store: 1 of this fold")
     assert told["advice"][0] | {"mean": 0} == {
         "every": None,

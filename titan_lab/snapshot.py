@@ -25,11 +25,12 @@ from titan_lab.event import EVENTS, Event, check, parse_object
 from titan_lab.fold import Aggregate, Misfit, State, declared
 from titan_lab.jsontext import FLAT, not_objects
 from titan_lab.log import EventLog
+from titan_lab.notebook import html
 from titan_lab.payload import Record
 from titan_lab.reducers import step
 from titan_lab.saved import Saved
 from titan_lab.scope import Scope
-from titan_lab.taking import Taken, advise, take
+from titan_lab.taking import Taken, advise, take, told
 
 Row: TypeAlias = tuple[Any, ...]  # version, event_type, payload, metadata, timestamp
 
@@ -186,8 +187,8 @@ class Snapshots:
         """Read a row as the declaration says, or raise what is wrong with it."""
         if not (isinstance(event_type, str) and event_type and isinstance(payload, str)):
             raise ODD
-        told = {} if metadata is None else parse_object(metadata)
-        stored = told.get("schema_version")
+        context = {} if metadata is None else parse_object(metadata)
+        stored = context.get("schema_version")
         if stored is not None and (type(stored) is not int or stored < 1):
             raise ODD
         if metadata is not None and not FLAT_OBJECT.match(metadata) and not_objects(pl.Series([metadata]))[0]:
@@ -197,7 +198,7 @@ class Snapshots:
             read = read_payload(payload, known.shape, self.aggregate.chain.steps_for(event_type, stored or 1))
         elif not_objects(pl.Series([payload]))[0]:
             raise ODD
-        return Event(name, version, event_type, read, told, _moment(stamp))
+        return Event(name, version, event_type, read, context, _moment(stamp))
 
     def _as_folded(self, column: str, value: Any) -> Any:
         """Give a value that steps led to as the frames of a fold have it: objects are dicts."""
@@ -205,6 +206,12 @@ class Snapshots:
         if isinstance(reducer, step):
             return pl.Series([value], dtype=reducer.dtype).to_list()[0]
         return _plain(value)
+
+    def __repr__(self) -> str:
+        return f"<Snapshots of {self.aggregate.__name__} in {self.log.url}>"
+
+    def _repr_html_(self) -> str:
+        return html.card(repr(self)[1:-1], {"saved": told(self.log, self.aggregate)})
 
     # ------------------------------------------------------------------ taking
 

@@ -94,7 +94,8 @@ def extend(
     db: Connection, table: Events, aggregate_id: str, events: pl.DataFrame, expected_version: int
 ) -> Appended:
     """Add events behind a version; another writer who was there first makes it a VersionConflict."""
-    _check_ids(table, pl.Series("aggregate_id", [aggregate_id]))
+    if table.uuids and not table.may_be_an_id(aggregate_id):
+        raise _no_uuid(aggregate_id)
     insert = _insert if len(events) <= FEW else _copy_behind
     # What is taken by now was free a moment ago: the other writer is found at the next try.
     return _again(lambda: _extend(db, table, aggregate_id, events, expected_version, insert), (*AGAIN, TAKEN))
@@ -177,12 +178,14 @@ def _again(attempt: Callable[[], T], states: tuple[str, ...]) -> T:
 
 
 def _check_ids(table: Events, ids: pl.Series) -> None:
-    if not table.uuids:
-        return
-    other = ids.filter(~ids.str.contains(f"^{UUID}$"))
+    other = ids.filter(~ids.str.contains(f"^{UUID}$")) if table.uuids else ids.clear()
     if len(other):
-        raise EventsError(
-            f"{other[0]!r} is no UUID as the table has them; nothing was written",
-            hint="550e8400-e29b-41d4-a716-446655440000: lower case, with dashes; uuid5 makes one of a name",
-            aggregate_ids=other,
-        )
+        raise _no_uuid(other[0])
+
+
+def _no_uuid(aggregate_id: str) -> EventsError:
+    return EventsError(
+        f"{aggregate_id!r} is no UUID as the table has them; nothing was written",
+        hint="550e8400-e29b-41d4-a716-446655440000: lower case, with dashes; uuid5 makes one of a name",
+        aggregate_id=aggregate_id,
+    )

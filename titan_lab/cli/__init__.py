@@ -54,6 +54,7 @@ for command in (
     why.explain,
     bring.import_,
     store.schema,
+    store.sync,
     store.snapshots,
     jobs.run,
     schedule.schedule,

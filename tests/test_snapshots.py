@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import cli, saved, snapshot, taking
+from titan_lab import cli, later, saved, snapshot, taking
 from titan_lab.advice import compare, concluded
 from titan_lab.backends.contract import SNAPSHOTS
 from titan_lab.clock import CUTS
+from titan_lab.command import Desk
 from titan_lab.errors import (
     InstantError,
     NoSuchAggregate,
@@ -33,6 +34,7 @@ from titan_lab.errors import (
     SnapshotError,
 )
 from titan_lab.event import EVENTS
+from titan_lab.orders.commands import OrderInHand
 from titan_lab.saved import MARK
 from titan_lab.snapshot import Snapshots
 from titan_lab.testing import slow
@@ -240,6 +242,76 @@ def test_rows_of_any_kind_do_what_they_do_to_a_fold() -> None:
     often(given(table=tables(), every=st.integers(1, 3))(rows_of_any_kind_do_what_they_do_to_a_fold))()
 
 
+def a_desk_decides_on_the_same_state(
+    events: pl.DataFrame, known: int, every: int, missing: int, taker: Any
+) -> None:
+    """Records and all; and neither way where an event is missing or cannot be read."""
+    log = log_of(events.filter((pl.col("version") <= known) & (pl.col("version") != missing)))
+    Snapshots(log, taker).take(every)
+    log.append_many(events.filter((pl.col("version") > known) & (pl.col("version") != missing)))
+    for name in {*events["aggregate_id"], "nobody"}:
+        there = answer(lambda name=name: Desk(log, taker, {}).load(name))
+        assert answer(lambda name=name: Snapshots(log, taker).load(name)) == there
+
+
+def answer(ask: Callable[[], Any]) -> tuple[Any, ...]:
+    """A state with all that its values are, or the error that stands in its place."""
+    try:
+        state = ask()
+    except tl.TitanError as error:
+        return type(error), str(error)
+    return state, state.valid_from, repr(state.as_dict())
+
+
+desks = {name: asked[name] for name in ("events", "known", "every")} | {"missing": st.integers(1, 9)}
+
+
+@pytest.mark.parametrize("aggregate", [OrderInHand, Basket])
+def test_a_desk_decides_on_the_same_state(aggregate: type[tl.Aggregate]) -> None:
+    """As it would without snapshots, in the form that steps give it."""
+    often(given(**desks, taker=st.just(aggregate))(a_desk_decides_on_the_same_state))()
+
+
+@pytest.mark.slow
+def test_a_desk_notices_objects_that_are_dicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug: what JSON gives is taken as it is."""
+    monkeypatch.setattr(snapshot, "_built", lambda reducer, value: value)
+    with pytest.raises(AssertionError):
+        hunting(given(**desks, taker=st.just(OrderInHand))(a_desk_decides_on_the_same_state))()
+
+
+@pytest.mark.slow
+def test_a_desk_notices_a_gap_that_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug: events are renumbered as they come."""
+
+    def closed_up(*asked: Any) -> list[tl.Event]:
+        found = later.later(*asked)
+        first = asked[-1].version + 1
+        return [dataclasses.replace(event, version=first + place) for place, event in enumerate(found)]
+
+    monkeypatch.setattr(snapshot, "later", closed_up)
+    with pytest.raises(AssertionError):
+        hunting(given(**desks, taker=st.just(OrderInHand))(a_desk_decides_on_the_same_state))()
+
+
+def test_orders_are_handled_from_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one event before it is read."""
+    log = tl.open("memory://")
+    snapshots = Snapshots(log, OrderInHand)
+    desk = tl.OrderDesk(log, load=snapshots.load)
+    items = [{"product_id": "tea", "quantity": 2, "price": "4.50"}]
+    desk.handle(tl.CreateOrder(order_id="o", user_id="7", items=items))
+    desk.handle(tl.AuthorizePayment(order_id="o", amount=9))
+    snapshots.take(every=2)
+    monkeypatch.setattr(Desk, "_life", None)
+    assert desk.handle(tl.ShipOrder(order_id="o", tracking="T1")).version == 3
+    with pytest.raises(tl.TitanError, match="may not go from SHIPPED to SHIPPED"):
+        desk.handle(tl.ShipOrder(order_id="o", tracking="T1"))
+    returned = [{"product_id": "tea", "quantity": 1}]
+    assert desk.handle(tl.DeliverOrder(order_id="o")).version == 4
+    assert desk.handle(tl.ReturnItems(order_id="o", items=returned)).version == 5
+
+
 # --- one long life ----------------------------------------------------------------------------------------
 
 
@@ -434,7 +506,7 @@ def test_many_events_after_a_snapshot_are_folded_as_columns(
     log: tl.EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which is faster than in steps, though it begins at the beginning."""
-    monkeypatch.setattr(snapshot, "STEPS", 20)
+    monkeypatch.setattr(later, "STEPS", 20)
     Snapshots(log, tl.Order).take(every=100)
     state = Snapshots(log, tl.Order).state(A)
     assert state.rests_on.startswith("all events: the snapshot of version 200 is more than 20 events back")

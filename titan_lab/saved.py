@@ -39,10 +39,6 @@ class Saved:
     valid_from: datetime
     fields: dict[str, Any]
 
-    def state(self, aggregate_id: str) -> State:
-        """Give it as a state that a fold can go on from."""
-        return State(aggregate_id, self.version, self.fields, self.valid_from)
-
 
 def write(aggregate: type[Aggregate], state: State, event_type: str, timestamp: datetime) -> str:
     """Write a state down, with the type and timestamp of its last event.

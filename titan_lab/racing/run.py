@@ -14,6 +14,7 @@ from threading import Event, Thread
 import polars as pl
 
 from titan_lab.backends.ddl import TABLE
+from titan_lab.connect import open_log
 from titan_lab.errors import OpenError, RaceError, TitanError
 from titan_lab.jobs.parameters import redact
 from titan_lab.racing.readers import FRONTIER, NAIVE, OURS, FrontierAlone, Mirrored, Tail, Tailing
@@ -33,6 +34,7 @@ from titan_lab.racing.writers import (
 
 APPENDERS = 4
 PAUSE = 0.02  # seconds between two looks of a reader, at most
+SETTLED_WITHIN = 30  # seconds after the last commit
 Progress = Callable[[int, int], object]
 
 
@@ -128,6 +130,8 @@ class _Round:
                     if thread.ident is not None:
                         thread.join()
             self._raise()
+            if self.scratch.together:
+                self._let_the_frontier_pass()
             for tail in tails.values():
                 tail.poll()
             seen = {name: tail.seen() for name, tail in tails.items()}
@@ -167,6 +171,23 @@ class _Round:
         while not self.settled.is_set():
             tail.poll()
             time.sleep(rng.uniform(0, PAUSE))
+
+    def _let_the_frontier_pass(self) -> None:
+        """Wait until it has passed the last commit: it may stay back a little, to be sure."""
+        deadline = time.monotonic() + SETTLED_WITHIN
+        session = self.scratch.session(autocommit=True)
+        try:
+            ((ended,),) = session.execute("SELECT now()").fetchall()
+        finally:
+            session.close()
+        with open_log(self.scratch.url) as log:
+            while (frontier := log.frontier).instant is None or frontier.instant <= ended:
+                if time.monotonic() > deadline:
+                    raise RaceError(
+                        f"the frontier of {self.scratch.shown} stands at {frontier}, though no writer is at work",
+                        hint="a race needs a database that nobody else uses",
+                    )
+                time.sleep(PAUSE)
 
     def _raise(self) -> None:
         """Raise the first error of a thread: what follows it is most often its consequence."""

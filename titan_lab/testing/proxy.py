@@ -14,6 +14,9 @@ import socket
 import struct
 import threading
 import time
+from typing import Literal
+
+Side = Literal["client", "server"]
 
 HERE = "127.0.0.1"
 TICK = 0.01  # seconds until a change of mind is noticed
@@ -42,7 +45,7 @@ class Proxy:
         """Pass everything from now on; connections that live stay alive."""
         self._seconds = 0.0
         self._refusing = self._silent = False
-        self._left: int | None = None
+        self._left: dict[Side, int] = {}
         self._text: bytes | None = None
         self._delivered = False
 
@@ -62,9 +65,9 @@ class Proxy:
         """Reset every connection that lives; the next ones pass."""
         self._generation += 1
 
-    def cut_after(self, size: int) -> None:
-        """Reset the connection to which the server has sent so many more bytes, counted over all; once."""
-        self._left = size
+    def cut_after(self, size: int, of: Side = "server") -> None:
+        """Let so many more bytes of one side pass, over all connections, and cut at the next one; once."""
+        self._left = {of: size}
 
     def cut_at(self, text: bytes, *, delivered: bool) -> None:
         """Reset the connection on which a client sends this text in one piece; once.
@@ -135,7 +138,7 @@ class Proxy:
                     if not self._delivered:
                         return True
                     answer_is_lost = True
-                allowed = len(data) if one is client else self._allowed(len(data))
+                allowed = self._allowed("client" if one is client else "server", len(data))
                 other[one].sendall(data[:allowed])
                 if allowed < len(data):
                     return True
@@ -148,12 +151,14 @@ class Proxy:
                 self._text = None
         return found
 
-    def _allowed(self, size: int) -> int:
+    def _allowed(self, of: Side, size: int) -> int:
         with self._lock:
-            if self._left is None:
+            if of not in self._left:
                 return size
-            allowed = min(size, self._left)
-            self._left = None if allowed < size else self._left - size
+            allowed = min(size, self._left[of])
+            self._left[of] -= allowed
+            if allowed < size:
+                del self._left[of]
         return allowed
 
 

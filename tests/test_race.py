@@ -1,0 +1,163 @@
+"""Races on real stores: ours misses none while naive readers do, and the harness notices one that would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+
+import titan_lab as tl
+from titan_lab.backends.contract import Appended
+from titan_lab.errors import OpenError, RaceError, ReadOnly
+from titan_lab.racing import writers
+from titan_lab.racing.readers import NAIVE, AfterTimestamp, Mirrored
+from titan_lab.racing.scratch import Scratch
+from titan_lab.racing.writers import Key
+
+pytestmark = pytest.mark.slow
+
+
+def leftovers(database: str) -> list[Any]:
+    """List what a race may have left: schemas, prepared transactions, sessions."""
+    asked = """
+        SELECT nspname FROM pg_namespace WHERE nspname LIKE 'titan_race%'
+        UNION ALL
+        SELECT gid FROM pg_prepared_xacts WHERE gid LIKE 'titan_race%' AND database = current_database()
+        UNION ALL
+        SELECT pid::text FROM pg_stat_activity
+        WHERE application_name LIKE 'titan_race%' AND datname = current_database()
+    """
+    with psycopg.connect(database) as session:
+        return session.execute(asked).fetchall()
+
+
+def test_in_postgresql_ours_misses_none_and_every_naive_reader_some(database: str) -> None:
+    """Eight writers, open, idle and prepared transactions, clocks that are wrong: six rounds."""
+    race = tl.race(database, rounds=6, seconds=2)
+    assert race.faults == []
+    assert race.verdict == "proven"
+    assert {row["reader"] for row in race.readers.iter_rows(named=True) if row["missed"]} >= set(NAIVE)
+    assert race.prepared
+    assert race.appends["acknowledged"] > 1000
+    assert race.appends["won"] == race.appends["contests"] > 100
+    assert race.appends["rolled_back"] > 0
+    assert leftovers(database) == []
+
+
+def test_in_sqlite_ours_misses_none(tmp_path: Path) -> None:
+    """Where writers exclude each other, clocks that are wrong are what is left to miss events by."""
+    race = tl.race(f"sqlite:///{tmp_path}/orders.db", rounds=4, seconds=1.5)
+    assert race.faults == []
+    assert race.verdict == "proven"
+    assert race.appends["won"] == race.appends["contests"] > 20
+    assert list(tmp_path.iterdir()) == []
+
+
+class TwoMirrors:
+    """Show some events twice, as a reader does whose place was not kept with what it read."""
+
+    def __init__(self, scratch: Scratch, folder: Path) -> None:
+        self._one = Mirrored(scratch, folder)
+
+    def poll(self) -> None:
+        self._one.poll()
+
+    def seen(self) -> list[Key]:
+        return self._one.seen() + self._one.seen()[:1]
+
+    def close(self) -> None:
+        self._one.close()
+
+
+@pytest.mark.parametrize("bug", [AfterTimestamp, TwoMirrors])
+def test_the_harness_notices_a_reader_that_misses_or_doubles(database: str, bug: Any) -> None:
+    """It is taken for ours, and the race says broken."""
+    race = tl.race(database, rounds=2, seconds=1, ours=bug)
+    assert race.verdict == "broken"
+    assert "the mirror's sync" in race.said
+
+
+class Careless:
+    """Append as the seed does: ON CONFLICT DO NOTHING, and no look at what became of it."""
+
+    def __init__(self, url: str, writable: bool) -> None:
+        self.reader = self
+        self._url = url
+
+    def __enter__(self) -> Careless:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        with psycopg.connect(self._url) as session:
+            for version, event in enumerate(events.iter_rows(named=True), expected_version + 1):
+                session.execute(
+                    "INSERT INTO order_events (aggregate_id, version, event_type, payload)"
+                    " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                    [aggregate_id, version, event["event_type"], event["payload"]],
+                )
+        return Appended(len(events), 0, expected_version + len(events))
+
+
+def test_the_harness_notices_an_append_that_lets_two_win(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several winners, places acknowledged twice, and events lost."""
+    monkeypatch.setattr(writers, "open_log", Careless)
+    race = tl.race(database, rounds=1, seconds=1)
+    assert race.verdict == "broken"
+    assert min(race.appends[name] for name in ("lost", "twice", "several")) > 0
+
+
+def test_an_interrupt_leaves_nothing_behind(database: str) -> None:
+    """Ctrl-C in the middle of a round: no schema, no prepared transaction, no session."""
+    command = [sys.executable, "-m", "titan_lab", "audit", database, "--race", "--rounds", "50"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as racing:
+        deadline = time.monotonic() + 60
+        while len(leftovers(database)) < 10:  # all are at work
+            assert racing.poll() is None, racing.stderr
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        racing.send_signal(signal.SIGINT)
+        told = racing.communicate(timeout=60)[1]
+    assert (racing.returncode, told) == (130, "titan: interrupted\n")
+    assert leftovers(database) == []
+
+
+def test_a_database_with_events_is_no_scratch_database(database: str) -> None:
+    """Nothing is done to it."""
+    with psycopg.connect(database) as session:
+        session.execute("CREATE SCHEMA shop")
+        session.execute("CREATE TABLE shop.order_events (id int)")
+    with pytest.raises(
+        RaceError, match="is no scratch database: it has a table order_events; nothing was done"
+    ):
+        tl.race(database)
+    assert leftovers(database) == []
+
+
+def test_a_role_that_may_only_read_cannot_race(database: str) -> None:
+    """The error is the same as for every write."""
+    with psycopg.connect(database) as session:
+        name = session.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
+        session.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(ReadOnly, match="lets this role make no schema"):
+        tl.race(database)
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
+    """And what to check."""
+    with pytest.raises(OpenError, match="cannot be raced: connection failed") as caught:
+        tl.race("postgresql://me:s3cret@127.0.0.1:1/nothing")
+    assert "s3cret" not in f"{caught.value!r} {caught.value} {caught.value.__cause__}"

@@ -107,8 +107,10 @@ class Writer(threading.Thread):
 
 def stored(database: str) -> pl.DataFrame:
     """Read all events past the toolkit."""
-    asked = """SELECT aggregate_id::text, version, metadata->>'event_id', payload->>'batch', (payload->>'size')::int
-               FROM order_events ORDER BY 1, 2"""
+    asked = """
+        SELECT aggregate_id::text, version, metadata->>'event_id', payload->>'batch', (payload->>'size')::int
+        FROM order_events ORDER BY 1, 2
+    """
     with psycopg.connect(database) as session:
         rows = session.execute(asked).fetchall()
     return pl.DataFrame(rows, ["aggregate_id", "version", "event_id", "batch", "size"], orient="row")

@@ -184,7 +184,7 @@ class _Round:
             while (frontier := log.frontier).instant is None or frontier.instant <= ended:
                 if time.monotonic() > deadline:
                     raise RaceError(
-                        f"the frontier of {self.scratch.shown} stands at {frontier}, though no writer is at work",
+                        f"the frontier of {self.scratch.shown} stands at {frontier}, though nobody writes",
                         hint="a race needs a database that nobody else uses",
                     )
                 time.sleep(PAUSE)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from titan_lab.errors import InstantError, JobError
-from titan_lab.jobs.parameters import parameters_of, redact, resolve
+from titan_lab.jobs.parameters import parameters_of, resolve
+from titan_lab.redacted import redact
 
 
 def declared(source: str):

@@ -6,6 +6,7 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 import titan_lab as tl
 from titan_lab import log as log_module
 from titan_lab import typed
-from titan_lab.backends.contract import Appended, Frontier
+from titan_lab.backends.contract import Appended, Frontier, placed
 from titan_lab.backends.memory import MemoryStore
+from titan_lab.clock import EPOCH
+from titan_lab.errors import VersionConflict
 from titan_lab.event import EVENTS, REJECTED, InOrder, in_order, part_duplicates
 from titan_lab.scope import Scope
 from titan_lab.testing.histories import histories
@@ -174,6 +177,53 @@ class WritesTwice(Store):
         return Appended(len(events), 0)
 
 
+class DoesNothingOnConflict(Store):
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        found = self.versions(aggregate_id)
+        new = placed(aggregate_id, events, expected_version, datetime.now(UTC))
+        new = new.filter(~pl.col("version").is_in(found))
+        self.added = pl.concat([self.added, new])
+        if new.is_empty() and len(events):
+            raise VersionConflict(f"{aggregate_id} is at version {max(found)}", found=max(found))
+        return Appended(len(new), 0, expected_version + len(events))
+
+    def versions(self, aggregate_id: str) -> list[int]:
+        both = [
+            rows.filter(aggregate_id=aggregate_id)["version"].to_list() for rows in (self.raw, self.added)
+        ]
+        return [0, *both[0], *both[1]]
+
+
+class AppendsWhereverTheEndIs(DoesNothingOnConflict):
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        return super().extend(aggregate_id, events, max(self.versions(aggregate_id)))
+
+
+class RemembersTheLastIdsOnly(Store):
+    last: tuple[str, pl.DataFrame, int] | None = None
+
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        if self.last and self.last[0] == aggregate_id and self.last[1].equals(events):
+            return Appended(0, len(events), self.last[2])
+        done = super().extend(aggregate_id, events.with_columns(metadata=pl.lit("{}")), expected_version)
+        self.last = aggregate_id, events, done.version or 0
+        return done
+
+
+class TakesOneForAll(Store):
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        known = events["metadata"].is_in(self.added["metadata"].implode())
+        if known.any():
+            return Appended(0, len(events), expected_version + len(events))
+        return super().extend(aggregate_id, events, expected_version)
+
+
+class StopsTheClock(Store):
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        stopped = pl.col("timestamp").fill_null(pl.lit(EPOCH))
+        return super().extend(aggregate_id, events.with_columns(stopped), expected_version)
+
+
 class ReadsOnce(Store):
     copy: pl.DataFrame | None = None
 
@@ -216,6 +266,8 @@ def passes(kind: type[Store], name: str, place: Path) -> bool:
             "size": 1_001,
             "new": ("a", "aa"),
             "changes": {"timestamp": "2025-01-01T10:00:01Z"},
+            "expected": 1,
+            "ids": ("x", "w"),
         }
         try:
             test(**{name: given_to[name] for name in inspect.signature(test).parameters})
@@ -237,6 +289,13 @@ def passes(kind: type[Store], name: str, place: Path) -> bool:
         (WritesBeforeItLooks, "test_one_clash_anywhere_leaves_the_store_as_it_was"),
         (ComparesPayloadsOnly, "test_another_type_or_timestamp_is_another_event"),
         (WritesTwice, "test_appending_again_adds_nothing"),
+        (DoesNothingOnConflict, "test_another_version_than_expected_leaves_the_store_as_it_was"),
+        (DoesNothingOnConflict, "test_a_clash_in_the_last_event_alone_leaves_the_store_as_it_was"),
+        (AppendsWhereverTheEndIs, "test_another_version_than_expected_leaves_the_store_as_it_was"),
+        (AppendsWhereverTheEndIs, "test_an_aggregate_that_is_there_does_not_begin_again"),
+        (RemembersTheLastIdsOnly, "test_the_same_event_ids_again_add_nothing"),
+        (TakesOneForAll, "test_other_event_ids_in_those_places_are_a_conflict"),
+        (StopsTheClock, "test_the_store_tells_the_time_unless_the_writer_does"),
         (ReadsOnce, "test_a_reader_sees_what_was_appended_after_it_was_opened"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

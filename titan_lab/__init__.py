@@ -32,6 +32,7 @@ _PUBLIC = {
     "EventType": "payload",
     "ItemsReturned": "orders.events",
     "Ledger": "jobs.ledger",
+    "Metadata": "draft",
     "Order": "orders.order",
     "OrderCancelled": "orders.events",
     "OrderCorrected": "orders.events",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from titan_lab.clock import instant as instant
     from titan_lab.connect import from_frame as from_frame
     from titan_lab.connect import open_log as open  # noqa: F401
+    from titan_lab.draft import Metadata as Metadata
     from titan_lab.errors import TitanError as TitanError
     from titan_lab.event import Event as Event
     from titan_lab.fold import Aggregate as Aggregate

@@ -19,6 +19,8 @@
     ├── FunnelError          the steps handed to `funnel` are none, or nobody takes one of them
     ├── ReadOnly              writing to a log that was opened for reading
     ├── VersionConflict       another event already has this place
+    ├── CommandError          a command holds what its declaration does not allow
+    ├── Refused               a command that is not allowed in this state
     ├── KeepError             a folded history cannot be kept in a folder
     ├── WriteError            a file cannot be written
     ├── RaceError             nothing can be raced here
@@ -32,6 +34,7 @@
         └── LedgerError       the ledger of runs cannot be used, or has no such run
 
     Provisional               a warning: beyond the frontier an answer may still change
+    LargePayload              a warning: an event is larger than events should be
 
 Every message says what was found and what was expected; `hint` says what to do; what the message was
 built from stays on the error as `data`, for programs.
@@ -142,6 +145,14 @@ class VersionConflict(TitanError):
     """Another event already holds this (aggregate_id, version)."""
 
 
+class CommandError(TitanError, ValueError):
+    """A command holds what its declaration does not allow, or nobody decides such commands."""
+
+
+class Refused(TitanError, ValueError):
+    """A command is not allowed in the state that its aggregate is in; nothing was written."""
+
+
 class KeepError(TitanError, OSError):
     """A folded history cannot be kept in a folder."""
 
@@ -192,6 +203,10 @@ class LedgerError(JobError):
 
 class Provisional(UserWarning):
     """An answer about an instant beyond the frontier of a store that is being written to may still change."""
+
+
+class LargePayload(UserWarning):
+    """An event that is being appended is larger than events should be."""
 
 
 def nearest(wanted: str, known: Iterable[str], label: str = "Did you mean") -> str | None:

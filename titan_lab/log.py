@@ -11,6 +11,8 @@ import polars as pl
 
 from titan_lab.backends.contract import Appended, Frontier, Reader
 from titan_lab.book import Book, no_such
+from titan_lab.clock import check_version
+from titan_lab.draft import LARGE, Metadata, draft
 from titan_lab.errors import EventsError, KeepError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate, declared
@@ -34,6 +36,7 @@ class EventLog(Events):
         self.reader = reader
         self.zone = zone
         self.writable = writable
+        self.large = LARGE
         self._folded: dict[str, pl.DataFrame] = {}
 
     @property
@@ -213,14 +216,41 @@ class EventLog(Events):
         columns, misfits = typed(events, aggregate.events, aggregate.chain, newer)
         return columns, unread, misfits
 
+    def append(
+        self, aggregate_id: str, events: Any, expected_version: int, *, metadata: Metadata | None = None
+    ) -> Appended:
+        """Add events to one aggregate, behind the version it is expected to have, all or none.
+
+        events: one or several of an EventType object such as ``tl.OrderShipped(...)``, a dict with
+        event_type, payload and perhaps metadata and timestamp, or an Event; or a frame of these columns. Each
+        gets an event_id; one without a timestamp gets the store's. expected_version: 0 for an aggregate that
+        is to begin. metadata: ``tl.Metadata(correlation_id=..., ...)`` of all; an event's own goes first.
+
+        Returns Appended(added, present, version). The same event_ids behind the same version again add
+        nothing, also after more events came. A payload of more than `log.large` bytes warns: LargePayload.
+
+        Raises ReadOnly, EventsError for what is no event, InstantError for a naive instant, VersionConflict,
+        which names the version found and the one expected: read again, and decide again.
+
+        >>> import titan_lab as tl
+        >>> log = tl.open("memory://")
+        >>> log.append("order-1", tl.OrderCreated(user_id="7", items=[], total="9.90"), expected_version=0)
+        Appended(added=1, present=0, version=1)
+        """
+        self._refuse_unless_writable()
+        version = check_version(expected_version)
+        drafts = draft(aggregate_id, events, version, metadata, self.zone, self.large)
+        added = self.reader.extend(aggregate_id, drafts, version)  # type: ignore[attr-defined]
+        self.__dict__.pop("_rejected", None)
+        return added
+
     def append_many(self, events: Any) -> Appended:
         """Add a frame of events, all or none; those that are there already, unchanged, are left alone.
 
         Returns Appended(added, present). Raises ReadOnly unless the log was opened with writable=True,
         EventsError when a row is no event, VersionConflict when another event holds the place of one.
         """
-        if not self.writable:
-            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        self._refuse_unless_writable()
         good, rejected = check(pl.DataFrame(events), self.zone)
         found, doubled = part_duplicates(in_order(good))
         clashing = doubled.filter(pl.col("reason") != SAME_TWICE)
@@ -272,6 +302,10 @@ class EventLog(Events):
         return html.card(f"EventLog {self.url}", facts, body=html.table(types))
 
     # ------------------------------------------------------------------ checking
+
+    def _refuse_unless_writable(self) -> None:
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
 
     def _snapshots(self, request: Scope) -> Callable[[], pl.DataFrame] | None:
         """Give what reads the stored states of a scope's aggregates; None where the store keeps none."""

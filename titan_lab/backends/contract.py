@@ -6,16 +6,17 @@ is done once, in ``titan_lab.log``, for all of them. ``titan_lab.testing`` has t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 import polars as pl
 
 from titan_lab.clock import iso
 from titan_lab.errors import VersionConflict
-from titan_lab.event import as_text, check
+from titan_lab.event import EVENTS, as_json, as_text, check
 from titan_lab.notebook.html import card
 from titan_lab.scope import Scope
 
@@ -52,6 +53,10 @@ class Appended:
     added: int
     present: int
     version: int | None = None
+
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f", version={self.version}"
+        return f"Appended(added={self.added}, present={self.present}{version})"
 
     def _repr_html_(self) -> str:
         return card("Appended", {"added": self.added, "there already": self.present})
@@ -144,6 +149,73 @@ def part_new(stored: pl.DataFrame, events: pl.DataFrame, zone: str | None = None
         first = known.join(same, on=KEY, how="anti").sort(KEY).row(0, named=True)
         raise conflict(first, len(known) - len(same))
     return events.join(known, on=KEY, how="anti", maintain_order="left"), len(known)
+
+
+def placed(aggregate_id: str, events: pl.DataFrame, expected_version: int, now: datetime) -> pl.DataFrame:
+    """Give events that are to extend an aggregate as EVENTS: with their versions, and a timestamp each."""
+    first = expected_version + 1
+    return events.select(
+        aggregate_id=pl.lit(aggregate_id),
+        version=pl.int_range(first, first + len(events), dtype=pl.Int64, eager=True),
+        event_type="event_type",
+        payload="payload",
+        metadata="metadata",
+        timestamp=pl.col("timestamp").fill_null(pl.lit(now, dtype=EVENTS["timestamp"])),
+    )
+
+
+def there_already(
+    aggregate_id: str, found: int, stored: Sequence[str | None], events: pl.DataFrame, expected_version: int
+) -> bool:
+    """Tell whether events that are to extend an aggregate are stored already; if not, they may be.
+
+    found: the aggregate's version. stored: the metadata of its events behind the expected version, in order,
+    as many as are to be added, or as there are.
+
+    Raises VersionConflict where the aggregate has another version, and these events are not why.
+    """
+    if found == expected_version:
+        return False
+    told = [_event_id(text) for text in events["metadata"]]
+    if told and None not in told and told == [_event_id(text) for text in stored]:
+        return True
+    raise VersionConflict(
+        f"{aggregate_id} is at version {found}, and was expected at {expected_version}; nothing was written",
+        hint=f"read it again, and append after version {found} what is still right then",
+        aggregate_id=aggregate_id,
+        expected=expected_version,
+        found=found,
+    )
+
+
+def versions_of(rows: pl.DataFrame, aggregate_id: str) -> pl.DataFrame:
+    """Give version Int64 and metadata String of one aggregate's rows, which may be of any type, and bad."""
+    own = rows.filter(as_text(rows["aggregate_id"]) == aggregate_id)
+    told = as_json(own["metadata"]) if "metadata" in own.columns else pl.lit(None, pl.String)
+    return own.select(version=own["version"].cast(pl.Int64, strict=False), metadata=told)
+
+
+def extension(
+    aggregate_id: str, stored: pl.DataFrame, events: pl.DataFrame, expected_version: int
+) -> pl.DataFrame | Appended:
+    """Give the EVENTS that extend an aggregate now, or, where they did so before, what that comes to.
+
+    stored: of the aggregate, as `versions_of` gives them.
+    """
+    found: int = stored["version"].max() or 0  # type: ignore[assignment]
+    theirs = pl.col("version").is_between(expected_version, expected_version + len(events), closed="right")
+    behind = stored.filter(theirs).sort("version")["metadata"].to_list()
+    if there_already(aggregate_id, found, behind, events, expected_version):
+        return Appended(0, len(events), found)
+    return placed(aggregate_id, events, expected_version, datetime.now(UTC))
+
+
+def _event_id(metadata: str | None) -> object:
+    try:
+        said = json.loads(metadata or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return said.get("event_id") if isinstance(said, dict) else None
 
 
 def conflict(event: dict, count: int) -> VersionConflict:

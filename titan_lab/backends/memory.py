@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Lock
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, part_new
+from titan_lab.backends.contract import Appended, Frontier, extension, part_new, versions_of
 from titan_lab.event import EVENTS, moments
 from titan_lab.scope import Scope
 
@@ -21,6 +22,7 @@ class MemoryStore:
         self.zone = zone
         self.raw = EVENTS.to_frame() if raw is None else raw
         self.added = EVENTS.to_frame()
+        self._writing = Lock()
 
     @classmethod
     def open(cls, address: str, writable: bool) -> MemoryStore:
@@ -45,10 +47,21 @@ class MemoryStore:
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Add what is new; refuse the whole frame if one event differs from what holds its place."""
-        new, there = part_new(self.added, events)
-        new, before = part_new(self.raw, new, self.zone)
-        self.added = pl.concat([self.added, new])
+        with self._writing:
+            new, there = part_new(self.added, events)
+            new, before = part_new(self.raw, new, self.zone)
+            self.added = pl.concat([self.added, new])
         return Appended(len(new), there + before)
+
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        """Add events behind a version, one writer after the other."""
+        with self._writing:
+            stored = pl.concat([versions_of(rows, aggregate_id) for rows in (self.raw, self.added)])
+            new = extension(aggregate_id, stored, events, expected_version)
+            if isinstance(new, Appended):
+                return new
+            self.added = pl.concat([self.added, new])
+        return Appended(len(new), 0, expected_version + len(new))
 
     def close(self) -> None:
         """Keep the events: there is nothing to let go of."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, part_new
+from titan_lab.backends.contract import Appended, Frontier, extension, part_new, versions_of
 from titan_lab.errors import EventsError, OpenError, ReadOnly
 from titan_lab.event import EVENTS, as_text, moments
 from titan_lab.scope import EVERYTHING, Scope
@@ -113,13 +113,7 @@ class ParquetStore:
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Write the new events as one more file, which appears whole or not at all."""
-        if not self.writable:
-            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
-        if self.path.is_file():
-            raise ReadOnly(
-                f"{self.path} is one file, which cannot grow",
-                hint="open a folder, which grows by whole files",
-            )
+        self._refuse_unless_writable()
         while True:
             new, present, files = events, 0, self.files()
             for file in files:
@@ -130,6 +124,31 @@ class ParquetStore:
             if new.is_empty() or self._publish(new, _next_name(files)):
                 return Appended(len(new), present)
             # Another process took the name since the files were read; what it wrote may clash.
+
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        """Write the events as one more file; who loses the race for its name looks again."""
+        self._refuse_unless_writable()
+        while True:
+            files, stored = self.files(), [versions_of(EVENTS.to_frame(), aggregate_id)]
+            for file in files:
+                with _told_as_open_errors(file):
+                    rows = self._rows(file).filter(pl.col("aggregate_id").cast(pl.String) == aggregate_id)
+                    stored.append(versions_of(rows.collect(), aggregate_id))
+            new = extension(aggregate_id, pl.concat(stored), events, expected_version)
+            if isinstance(new, Appended):
+                return new
+            if new.is_empty() or self._publish(new, _next_name(files)):
+                return Appended(len(new), 0, expected_version + len(new))
+            # Another process took the name since the files were read; what it wrote may be of this aggregate.
+
+    def _refuse_unless_writable(self) -> None:
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        if self.path.is_file():
+            raise ReadOnly(
+                f"{self.path} is one file, which cannot grow",
+                hint="open a folder, which grows by whole files",
+            )
 
     def _publish(self, new: pl.DataFrame, name: str) -> bool:
         """Let a whole file appear under a name that nobody has; False where somebody has it by now."""

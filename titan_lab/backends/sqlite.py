@@ -6,6 +6,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, conflict
+from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, conflict, placed, there_already
 from titan_lab.backends.ddl import SAVED, TABLE, ddl, script
 from titan_lab.clock import instant
 from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
@@ -22,8 +23,14 @@ from titan_lab.scope import Scope
 
 COLUMNS = ", ".join(EVENTS)
 WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
+# A file from elsewhere may hold a version that is no number, which no event can have.
+LAST = f"""SELECT version FROM {TABLE} WHERE aggregate_id = ? AND typeof(version) = 'integer'
+    ORDER BY version DESC LIMIT 1"""
+BEHIND = f"""SELECT metadata FROM {TABLE} WHERE aggregate_id = ? AND version > ? AND version <= ?
+    AND typeof(version) = 'integer' ORDER BY version"""
 FEW = 500  # ids that go into one statement
 WRITTEN_TO = slice(24, 28)  # where a file's header counts the transactions that changed it
+PATIENCE = 30.0  # seconds that one waits for another writer's transaction to end
 MOST = 100_000  # rows that stand in memory as Python objects
 
 
@@ -111,8 +118,7 @@ class SqliteStore:
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Insert in one transaction; a clash with a different event takes everything back."""
-        if not self.writable:
-            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        self._refuse_unless_writable()
         stored = events.select(list(EVENTS)).with_columns(pl.col("timestamp").dt.strftime(WRITTEN))
         with self._session() as db:
             db.execute("BEGIN IMMEDIATE")
@@ -128,8 +134,32 @@ class SqliteStore:
             db.execute("COMMIT")
         return Appended(added, len(stored) - added)
 
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        """Insert behind the aggregate's last version, which nobody else can move in the same transaction."""
+        self._refuse_unless_writable()
+        with self._session() as db:
+            db.execute("BEGIN IMMEDIATE")
+            last = db.execute(LAST, (aggregate_id,)).fetchone()
+            found = last[0] if last else 0
+            if found != expected_version:
+                span = (aggregate_id, expected_version, expected_version + len(events))
+                stored = [told for (told,) in db.execute(BEHIND, span)]
+                there_already(aggregate_id, found, stored, events, expected_version)
+                return Appended(0, len(events), found)
+            new = placed(aggregate_id, events, expected_version, datetime.now(UTC))
+            db.executemany(
+                f"INSERT INTO {TABLE} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                new.with_columns(pl.col("timestamp").dt.strftime(WRITTEN)).iter_rows(),
+            )
+            db.execute("COMMIT")
+        return Appended(len(new), 0, expected_version + len(new))
+
     def close(self) -> None:
         """Do nothing: a connection lives as long as one read or one append."""
+
+    def _refuse_unless_writable(self) -> None:
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
 
     def _refuse_clashes(self, db: sqlite3.Connection, stored: pl.DataFrame) -> None:
         known = f"SELECT event_type, payload, timestamp FROM {TABLE} WHERE aggregate_id = ? AND version = ?"
@@ -184,6 +214,7 @@ class SqliteStore:
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
+                timeout=PATIENCE,
             )
             try:
                 if not self.writable:
@@ -201,6 +232,11 @@ class SqliteStore:
                 raise ReadOnly(
                     f"{self.path} cannot be written: {error}",
                     hint="check the file's and folder's permissions",
+                ) from error
+            if "locked" in str(error):
+                raise OpenError(
+                    f"{self.path} was locked by another process for {PATIENCE:.0f} s: {error}",
+                    hint="see who holds a transaction open, and try again",
                 ) from error
             raise OpenError(f"SQLite could not read {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:

@@ -15,9 +15,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from titan_lab.jobs.parameters import redact
 from titan_lab.jobs.record import FAILED, relative, write_atomically
 from titan_lab.notebook.glue import glued
+from titan_lab.redacted import redact
 
 INJECTED: Final = "injected-parameters"
 REMARK: Final = "papermill-error-cell-tag"  # on what papermill adds to a notebook that failed

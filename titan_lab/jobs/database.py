@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from titan_lab.errors import LedgerError, MissingExtra
 from titan_lab.jobs.locks import FileLocks, Locks, ServerLocks
-from titan_lab.jobs.parameters import redact
 from titan_lab.jobs.table import STRUCTURED, runs_table
 from titan_lab.paths import project_root
+from titan_lab.redacted import redact
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Select

@@ -44,7 +44,8 @@ from typing import Any, Final, Literal, TypeAlias
 from titan_lab.clock import duration, instant
 from titan_lab.errors import InstantError, JobError, nearest
 from titan_lab.jobs.cron import Rule
-from titan_lab.jobs.parameters import Parameter, kind_of, redact, resolve
+from titan_lab.jobs.parameters import Parameter, kind_of, resolve
+from titan_lab.redacted import redact
 
 CatchUp: TypeAlias = Literal["all", "latest", "none"]
 CATCH_UP: Final = ("all", "latest", "none")

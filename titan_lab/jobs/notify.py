@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from titan_lab.jobs.declaration import Notify
-from titan_lab.jobs.parameters import redact
+from titan_lab.redacted import redact
 
 TIMEOUT: Final = 10.0  # seconds
 _TOLD: Final = (

@@ -29,13 +29,13 @@ from uuid import UUID
 
 from titan_lab.clock import instant, iso
 from titan_lab.errors import JobError, nearest
+from titan_lab.redacted import redact
 
 TAG: Final = "parameters"
 KINDS: Final = ("str", "int", "float", "bool", "list", "dict")
 
 _SECRET_WORDS: Final = frozenset({"password", "passwd", "pwd", "passphrase", "secret", "token", "credential"})
 _SECRET_PAIRS: Final = frozenset({("api", "key"), ("access", "key"), ("private", "key"), ("auth", "key")})
-_PASSWORD_IN_URL: Final = re.compile(r"(?P<head>://[^\s/@:]*:)(?P<secret>[^\s/@]+)(?=@)")
 _TRUE, _FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
 
@@ -130,15 +130,6 @@ def refuse_secret(name: str, value: object) -> None:
         hint="put it into the environment, and read os.environ in the notebook",
         parameter=name,
     )
-
-
-def redact(text: str) -> str:
-    """Blank the password of every URL in a text.
-
-    >>> redact("cannot reach postgresql://titan:s3cret@db/orders")
-    'cannot reach postgresql://titan:***@db/orders'
-    """
-    return _PASSWORD_IN_URL.sub(r"\g<head>***", text)
 
 
 # --- READING THE CELL --------------------------------------------------------------------------------------

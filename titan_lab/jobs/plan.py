@@ -18,8 +18,9 @@ from typing import Any, Final
 from titan_lab.clock import Instant, instant, iso
 from titan_lab.errors import JobError, MissingExtra, TitanError, TooSoon, nearest
 from titan_lab.jobs.declaration import Declaration, declaration_of
-from titan_lab.jobs.parameters import Parameter, parameters_of, redact, resolve
+from titan_lab.jobs.parameters import Parameter, parameters_of, resolve
 from titan_lab.paths import ROOT_VARIABLE, from_root, project_root
+from titan_lab.redacted import redact
 
 NATIVE: Final = "python3"  # the kernel that is always there: this very interpreter
 

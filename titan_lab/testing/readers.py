@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -28,31 +27,12 @@ from titan_lab.connect import from_frame, open_log
 from titan_lab.errors import EventsError, NoSuchAggregate, ReadOnly, VersionConflict
 from titan_lab.event import EVENTS
 from titan_lab.log import EventLog
+from titan_lab.testing.extending import ExtendSuite
 from titan_lab.testing.histories import histories
+from titan_lab.testing.rows import TEN, Row, frame_of, row
 
-Row = dict[str, Any]  # one row of EVENTS, all as the store would hold it; timestamps are ISO text
-
-TEN = "2025-01-01T10:00:00.000000Z"
 AWKWARD_IDS = ["'; DROP TABLE order_events; --", "100%", 'say "no"', "é😀", "x" * 300, "a b\tc", "null"]
 AWKWARD_IDS += ["a", "A", "a ", "0", "00"]  # what a store may take for the same
-
-
-def row(aggregate_id: str = "order-1", version: int = 1, **changes: Any) -> Row:
-    """Write one good row, with changes."""
-    good = {
-        "aggregate_id": aggregate_id,
-        "version": version,
-        "event_type": "OrderShipped",
-        "payload": f'{{"tracking": "T{version}"}}',
-        "metadata": '{"correlation_id": "req-1"}',
-        "timestamp": TEN,
-    }
-    return good | changes
-
-
-def frame_of(rows: Sequence[Row]) -> pl.DataFrame:
-    """Lay good rows out as EVENTS."""
-    return from_frame(pl.DataFrame(rows)).read()
 
 
 class ReaderSuite:
@@ -222,7 +202,7 @@ class ReaderSuite:
         log.close()
 
 
-class WriterSuite(ReaderSuite):
+class WriterSuite(ReaderSuite, ExtendSuite):
     """What can be asked of every store that takes events, too."""
 
     between_processes = True  # whether another process can open the same store

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from titan_lab.clock import Instant, instant, iso, micros
+from titan_lab.clock import Instant, instant, micros
+from titan_lab.draft import as_written
 from titan_lab.errors import BranchError, NoSuchColumn, nearest
 from titan_lab.event import EVENTS, check, parse_object
 from titan_lab.fold import Aggregate
@@ -168,31 +166,17 @@ def rewritten(
             else:
                 old = parse_object(row["payload"])
                 payload = aggregate.chain(row["event_type"], old, int(stored.get("schema_version") or 1))
-            row["payload"] = as_json(payload | {name: value[place] for name, value in fields.items()})
+            row["payload"] = as_written(
+                payload | {name: value[place] for name, value in fields.items()}, BranchError
+            )
             if stored or aggregate.chain.current(kind) > 1:
                 metadata["schema_version"] = aggregate.chain.current(kind)
         if inside or "metadata" in told:
-            row["metadata"] = as_json(metadata) if metadata or row["metadata"] else None
+            row["metadata"] = as_written(metadata, BranchError) if metadata or row["metadata"] else None
         if "timestamp" in told:
             row["timestamp"] = instant(told["timestamp"][place], zone)
         rows.append(tuple((row | {"event_type": kind}).values()))
     return pl.DataFrame(rows, schema=EVENTS, orient="row")
-
-
-def as_json(value: Any) -> str:
-    """Write a value as JSON, decimals with all their digits; reads back by ``event.parse_object``."""
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, Record):
-        value = dataclasses.asdict(value)  # type: ignore[call-overload]
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(k))}: {as_json(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple | pl.Series):
-        return "[" + ", ".join(map(as_json, value)) + "]"
-    try:
-        return json.dumps(iso(instant(value)) if isinstance(value, datetime) else value)
-    except TypeError as error:
-        raise BranchError(f"{value!r} cannot be written as JSON", hint="give what JSON can hold") from error
 
 
 def _evaluated(name: str, value: Any, events: pl.DataFrame) -> list[Any]:

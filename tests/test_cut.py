@@ -132,7 +132,7 @@ def test_a_wrong_password_is_told_and_shown_nowhere(server: Postgres, database: 
                 break
             assert time.monotonic() < deadline, told
         assert SECRET not in f"{told} {told!r} {told.__cause__!r}"
-        with pytest.raises(OpenError, match=r"may not do this|permission"):
+        with pytest.raises(OpenError, match="the role may not read order_events"):
             tl.open(given.format("right")).read()
     finally:
         rules.write_text(old)
@@ -213,20 +213,20 @@ def tried(way: Way, log: tl.EventLog, first: int, last: int) -> tuple[int, int] 
 
 Way = Callable[[tl.EventLog, int, int], tuple[int, int]]
 WAYS = pytest.mark.parametrize("way", [append_many, extend])
-SIZE = 25
+SIZE = 150
 
 
 @WAYS
-@pytest.mark.parametrize("of", ["client", "server"])
+@pytest.mark.parametrize(("of", "step"), [("client", 499), ("server", 5)])
 def test_an_append_that_is_cut_anywhere_is_whole_or_absent_and_can_be_sent_again(
-    database: str, url: str, proxy: Proxy, way: Way, of: str
+    database: str, url: str, proxy: Proxy, way: Way, of: str, step: int
 ) -> None:
-    """Cut after 0, 37, 74 ... bytes of either side, until none is left to cut."""
+    """Cut after more and more bytes of either side, until none is left to cut."""
     outcomes = set()
     with tl.open(url, writable=True) as log:
         way(log, 1, SIZE)
         last = SIZE
-        for size in range(0, 100_000, 37):
+        for size in range(0, 1_000_000, step):
             log.frontier  # noqa: B018 - the session is open, so that the append itself is what is cut
             before = proxy.cuts
             proxy.cut_after(size, of=of)  # type: ignore[arg-type]
@@ -248,8 +248,7 @@ def test_an_append_that_is_cut_anywhere_is_whole_or_absent_and_can_be_sent_again
                 break
         else:
             pytest.fail("the append was cut every time")
-    assert False in outcomes
-    assert of == "client" or True in outcomes  # a server acts before it answers
+    assert (of == "server") in outcomes  # it acts before it answers
 
 
 @WAYS
@@ -259,7 +258,7 @@ def test_the_error_of_a_lost_acknowledgement_says_that_the_outcome_is_unknown(
     """And what to do: the same events again, which adds none twice."""
     with tl.open(url, writable=True) as log:
         way(log, 1, SIZE)
-        for size in range(0, 100_000, 5):
+        for size in range(0, 1_000_000, 5):
             proxy.cut_after(size, of="server")
             told = tried(way, log, SIZE + 1, 2 * SIZE)
             if len(stored(database, ORDER.format(2))) > SIZE:

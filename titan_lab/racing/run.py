@@ -16,7 +16,7 @@ import polars as pl
 from titan_lab.backends.ddl import TABLE
 from titan_lab.connect import open_log
 from titan_lab.errors import OpenError, RaceError, TitanError
-from titan_lab.jobs.parameters import redact
+from titan_lab.redacted import redact
 from titan_lab.racing.readers import FRONTIER, NAIVE, OURS, FrontierAlone, Mirrored, Tail, Tailing
 from titan_lab.racing.report import APPENDS, ROUNDS, Race, compared
 from titan_lab.racing.scratch import Scratch, scratch_at

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from titan_lab.backends.ddl import TABLE, Dialect, ddl, script
 from titan_lab.errors import MissingExtra, OpenError, RaceError, ReadOnly, UnknownScheme
-from titan_lab.jobs.parameters import redact
+from titan_lab.redacted import redact
 
 PATIENCE = 10  # seconds to wait for a server, and for a lock that another writer holds
 
@@ -27,7 +27,8 @@ class Scratch(Protocol):
     shown: str  # the same for people
     together: bool  # whether several may write at once
     prepares: bool  # whether a transaction can be prepared here, and left by its session
-    pause: float  # seconds that a writer may wait before its commit: where they exclude each other, fewer
+    pause: float  # seconds that a writer waits before its commit, on average: less where it excludes others
+    rest: float  # and after it, so that these have their turn
 
     def make(self) -> None:
         """Make empty tables. A second time: instead of those before."""
@@ -85,7 +86,7 @@ class Server:
     """A schema of its own in a database of a server."""
 
     together = True
-    pause = 0.05
+    pause, rest = 0.05, 0.0
 
     def __init__(self, url: str, name: str, dialect: Dialect) -> None:
         self.name = name
@@ -178,7 +179,7 @@ class File:
     """A file of its own beside a file of SQLite, which is not opened and need not be there."""
 
     together = prepares = False
-    pause = 0.002
+    pause, rest = 0.002, 0.05
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name

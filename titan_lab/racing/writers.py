@@ -116,12 +116,13 @@ def busy(scratch: Scratch, pen: Pen, stop: Event) -> None:
     try:
         while not stop.is_set():
             events = pen.insert(session)
-            time.sleep(rng.expovariate(1 / scratch.pause))
+            time.sleep(rng.expovariate(1) * scratch.pause)
             if rng.random() < ROLLED_BACK:
                 session.rollback()
                 pen.written.rolled_back += len(events)
             else:
                 pen.commit(session, events)
+            time.sleep(rng.expovariate(1) * scratch.rest)
     finally:
         session.close()
 

@@ -14,20 +14,24 @@ from titan_lab.errors import EventsError, UnknownScheme, nearest
 from titan_lab.event import as_json
 from titan_lab.frames import as_frame
 from titan_lab.log import EventLog
+from titan_lab.redacted import redact
 
 # scheme -> module and class, imported when first asked for; README's table of stores is checked against it.
 BACKENDS: dict[str, tuple[str, str]] = {
+    "cockroachdb": ("titan_lab.backends.cockroach", "CockroachStore"),
     "memory": ("titan_lab.backends.memory", "MemoryStore"),
     "parquet": ("titan_lab.backends.parquet", "ParquetStore"),
+    "postgresql": ("titan_lab.backends.postgres", "PostgresStore"),
     "sqlite": ("titan_lab.backends.sqlite", "SqliteStore"),
 }
+ALIASES = {"cockroach": "cockroachdb", "postgres": "postgresql"}
 
 
 def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> EventLog:
     """Open a store by its URL; public as ``tl.open``.
 
     url: ``sqlite:///relative.db`` (four slashes: absolute), ``parquet://folder_or_file`` (three: absolute),
-    ``memory://``. writable: allow appending, and make a store that is not there. zone: how moments and bare
+    ``postgresql://USER@HOST/DATABASE``, ``cockroachdb://USER@HOST:26257/DATABASE``, ``memory://``. writable: allow appending, and make a store that is not there. zone: how moments and bare
     dates without a zone are read, an IANA name; without one a naive moment is an error.
 
     Raises UnknownScheme, OpenError for what is no such store, EventsError for a missing column.
@@ -37,11 +41,12 @@ def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> Ev
     """
     zone_of(zone)
     scheme, separator, address = str(url).partition("://")
+    scheme = ALIASES.get(scheme, scheme)
     if not separator or scheme not in BACKENDS:
         known = [f"{name}://" for name in BACKENDS]
         hint = nearest(f"{scheme}://", known) if separator else _guess(str(url))
         raise UnknownScheme(
-            f"no backend opens {_redacted(str(url))!r}; the known schemes are {', '.join(known)}",
+            f"no backend opens {redact(str(url))!r}; the known schemes are {', '.join(known)}",
             hint=hint,
             known=known,
         )
@@ -128,9 +133,3 @@ def _guess(url: str) -> str | None:
     }
     prefix = suffixes.get(Path(url).suffix)
     return f"write {prefix}{url}" if prefix else "write a URL such as sqlite:///data/samples/orders.db"
-
-
-def _redacted(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}***@{host}" if at and credentials else url

@@ -1,0 +1,166 @@
+"""Events in a PostgreSQL server, in the tables of the event store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from titan_lab.backends import inserts, oldest
+from titan_lab.backends.columns import Events, describe, no_table
+from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier
+from titan_lab.backends.ddl import SAVED, TABLE, Dialect, ddl
+from titan_lab.backends.server import Server, state_of
+from titan_lab.clock import iso
+from titan_lab.errors import ReadOnly
+from titan_lab.scope import Scope
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+MADE_MEANWHILE: Final = ("42P06", "42P07", "42723", "23505")  # by another who opened the same empty store
+
+
+class PostgresStore:
+    """Read, and if opened for it write, `order_events` in a PostgreSQL database."""
+
+    scheme = "postgresql"
+    dialect = "postgresql+psycopg"
+    tables: Dialect = "postgres"
+    # A number that depends on a text, and is the same in each of the server's sessions.
+    hashed = "hashtextextended({text}, 0) >> 32"
+
+    def __init__(self, address: str, writable: bool = False) -> None:
+        self.writable = writable
+        self.server = Server(address, writable, self.scheme, self.dialect)
+        self.url = self.server.shown
+        self.events = self._prepare()
+
+    @classmethod
+    def open(cls, address: str, writable: bool) -> PostgresStore:
+        """Open ``postgresql://USER@HOST:PORT/DATABASE``.
+
+        Parameters go to the driver, such as ``?sslmode=verify-full``; ``schema=`` and ``table=`` name where
+        the events stand.
+        """
+        return cls(address, writable)
+
+    # ------------------------------------------------------------------ reading
+
+    def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
+        """Read with one statement, which sees one state of the store, and has the scope in it."""
+        with self.server.session() as db:
+            where = self.events.within(scope, lambda value: _literal(db, value))
+        if where is not None:
+            yield from self.server.read(self.events.selected() + where, size)
+
+    def frontier(self) -> Frontier:
+        """Tell the instant before which no transaction that is still open can add an event."""
+        with self.server.session() as db:
+            return oldest.frontier(db, self.events.name, self.events.told)
+
+    def snapshots(self) -> pl.DataFrame:
+        """Read the table `order_snapshots`; a database without it has none."""
+        with self.server.session() as db:
+            if not self._one(db, "SELECT to_regclass(%s) IS NOT NULL", SAVED):
+                return SNAPSHOTS.to_frame()
+            rows = db.execute(
+                f"SELECT aggregate_id::text, version::bigint, state::text FROM {SAVED}"
+            ).fetchall()
+        return pl.DataFrame(rows, SNAPSHOTS, orient="row")
+
+    def tally(self, before: datetime) -> int:
+        """Count the rows whose timestamp is before an instant, exclusive."""
+        with self.server.session() as db:
+            counted = f"SELECT count(*) FROM {self.events.name} WHERE timestamp < %s::timestamptz"
+            return self._one(db, counted, iso(before))
+
+    def heads(self) -> pl.DataFrame:
+        """Give each aggregate's number of rows and its highest version."""
+        return self._per_aggregate("count(*)::bigint AS events, max(version)::bigint AS version")
+
+    def marks(self) -> pl.DataFrame:
+        """Give for each aggregate a number that is another whenever one of its rows is.
+
+        Columns aggregate_id String and mark Int64.
+        """
+        row = "ROW(version, event_type, payload, metadata, timestamp)::text"
+        summed = f"sum({self.hashed.format(text=row)})"
+        return self._per_aggregate(f"(count(*) * 4294967296 + {summed})::bigint AS mark")
+
+    def sample(self, most: int) -> tuple[pl.Series, int]:
+        """Give about so many ids, evenly, and the number of all events."""
+        with self.server.session() as db:
+            events = self._one(db, f"SELECT count(*) FROM {self.events.name}")
+        numbered = (
+            f"SELECT aggregate_id, row_number() OVER (ORDER BY aggregate_id) AS n FROM {self.events.name}"
+        )
+        step = max(events // most, 1)
+        chosen = (
+            f"SELECT aggregate_id::text AS aggregate_id FROM ({numbered}) AS numbered WHERE n % {step} = 0"
+        )
+        ids = [frame["aggregate_id"] for frame in self.server.read(chosen, most)]
+        return pl.concat([pl.Series("aggregate_id", [], pl.String), *ids]), events
+
+    def close(self) -> None:
+        """End the sessions; a log that is asked again opens new ones."""
+        self.server.close()
+
+    # ------------------------------------------------------------------ writing
+
+    def append(self, events: pl.DataFrame) -> Appended:
+        """Copy events in, in one transaction; a clash with a different event takes everything back."""
+        with self._writing() as db:
+            return inserts.append(db, self.events, events)
+
+    def extend(self, aggregate_id: str, events: pl.DataFrame, expected_version: int) -> Appended:
+        """Add events behind an aggregate's version in one statement, which finds it so or adds nothing."""
+        with self._writing() as db:
+            return inserts.extend(db, self.events, aggregate_id, events, expected_version)
+
+    def _writing(self) -> Any:
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        return self.server.session()
+
+    # ------------------------------------------------------------------ asking
+
+    def _prepare(self) -> Events:
+        table = self.server.own.get("table", TABLE)
+        with self.server.session() as db:
+            found = describe(db, table, self.url)
+            if found is None and self.writable and table == TABLE:
+                self._make(db)
+                found = describe(db, table, self.url)
+            if found is None:
+                raise no_table(db, table, self.url)
+            return found
+
+    def _make(self, db: Connection) -> None:
+        import psycopg
+
+        try:
+            with db.transaction():
+                for statement in ddl(self.tables):
+                    db.execute(statement)
+        except psycopg.Error as error:
+            if state_of(error) not in MADE_MEANWHILE:
+                raise
+
+    def _per_aggregate(self, measures: str) -> pl.DataFrame:
+        asked = f"SELECT aggregate_id::text AS aggregate_id, {measures} FROM {self.events.name} GROUP BY 1"
+        return pl.concat(list(self.server.read(asked, 1_000_000)))
+
+    @staticmethod
+    def _one(db: Connection, statement: str, *values: object) -> Any:
+        row = db.execute(statement, values or None).fetchone()
+        assert row is not None, "an aggregate gives one row"
+        return row[0]
+
+
+def _literal(db: Connection, value: object) -> str:
+    from psycopg.sql import Literal
+
+    return Literal(value).as_string(db)

@@ -136,19 +136,20 @@ class Server:
         if kept is not None:
             with suppress(self._driver().Error):  # the server may have ended it since; a new one will tell
                 return kept, *self._run(kept, sql, size)
-            with suppress(self._driver().Error):
-                kept.close()
         with self._opening():
             made = self._driver().connect(self._libpq(), autocommit=True)
         return made, *self._run(made, sql, size)
 
     def _run(self, reader: Any, sql: str, size: int) -> tuple[Any, Any]:
         cursor = reader.cursor()
-        cursor.adbc_statement.set_options(
-            **{"adbc.postgresql.batch_size_hint_bytes": str(max(size, 1) * ROW)}
-        )
-        cursor.execute(sql)
-        return cursor, cursor.fetch_record_batch()
+        hint = {"adbc.postgresql.batch_size_hint_bytes": str(max(size, 1) * ROW)}
+        try:
+            cursor.adbc_statement.set_options(**hint)
+            cursor.execute(sql)
+            return cursor, cursor.fetch_record_batch()
+        except BaseException:
+            self._put_back(reader, cursor, whole=False)
+            raise
 
     def _put_back(self, reader: Any, cursor: Any, whole: bool) -> None:
         with suppress(self._driver().Error):

@@ -14,7 +14,6 @@ from servers import Postgres, own_postgres, scratch_database
 
 import titan_lab as tl
 from titan_lab.errors import OpenError, TitanError
-from titan_lab.event import EVENTS
 from titan_lab.testing.proxy import Proxy
 
 pytestmark = pytest.mark.slow
@@ -196,10 +195,9 @@ def append_many(log: tl.EventLog, first: int, last: int) -> tuple[int, int]:
     return done.added, done.present
 
 
-def extend(log: tl.EventLog, first: int, last: int) -> tuple[int, int]:
-    wanted = ["event_type", "payload", "metadata", "timestamp"]
-    frame = events(first, last).select(wanted).with_columns(timestamp=pl.lit(None, EVENTS["timestamp"]))
-    done = log.reader.extend(ORDER.format(2), frame, first - 1)  # type: ignore[attr-defined]
+def append(log: tl.EventLog, first: int, last: int) -> tuple[int, int]:
+    wanted = ["event_type", "payload", "metadata"]
+    done = log.append(ORDER.format(2), events(first, last).select(wanted), first - 1)
     return done.added, done.present
 
 
@@ -212,7 +210,7 @@ def tried(way: Way, log: tl.EventLog, first: int, last: int) -> tuple[int, int] 
 
 
 Way = Callable[[tl.EventLog, int, int], tuple[int, int]]
-WAYS = pytest.mark.parametrize("way", [append_many, extend])
+WAYS = pytest.mark.parametrize("way", [append_many, append])
 SIZE = 150
 
 

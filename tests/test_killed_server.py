@@ -92,7 +92,7 @@ class Writer(threading.Thread):
         again = self.unknown is not None
         self.unknown = (order, events, expected)
         try:
-            done = log.reader.extend(order, events, expected)  # type: ignore[attr-defined]
+            done = log.append(order, events, expected)
         except VersionConflict:
             self.unknown = None
             # Another writer of the shared order was first: look where it ends now, and go on.
@@ -206,11 +206,11 @@ def test_the_frontier_waits_for_an_idle_transaction_and_says_who_holds_it(databa
     """What that transaction writes late is not missed by a mirror that synced in between."""
     with tl.open(database, writable=True) as log:
         order = str(uuid4())
-        log.reader.extend(order, batch(Random(1), "one"), 0)  # type: ignore[attr-defined]
+        log.append(order, batch(Random(1), "one"), 0)
         with psycopg.connect(database, application_name="a forgotten console") as idle:
             began = idle.execute("SELECT now()").fetchone()[0]  # type: ignore[index]
             time.sleep(1.5)
-            log.reader.extend(str(uuid4()), batch(Random(2), "two"), 0)  # type: ignore[attr-defined]
+            log.append(str(uuid4()), batch(Random(2), "two"), 0)
             frontier = log.frontier
             assert frontier.live
             assert frontier.instant <= began

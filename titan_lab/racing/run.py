@@ -16,7 +16,6 @@ import polars as pl
 from titan_lab.backends.ddl import TABLE
 from titan_lab.connect import open_log
 from titan_lab.errors import OpenError, RaceError, TitanError
-from titan_lab.redacted import redact
 from titan_lab.racing.readers import FRONTIER, NAIVE, OURS, FrontierAlone, Mirrored, Tail, Tailing
 from titan_lab.racing.report import APPENDS, ROUNDS, Race, compared
 from titan_lab.racing.scratch import Scratch, scratch_at
@@ -31,6 +30,7 @@ from titan_lab.racing.writers import (
     idling,
     preparing,
 )
+from titan_lab.redacted import redact
 
 APPENDERS = 4
 PAUSE = 0.02  # seconds between two looks of a reader, at most

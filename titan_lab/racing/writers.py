@@ -17,12 +17,9 @@ from threading import Barrier, BrokenBarrierError, Event
 from typing import Any
 from uuid import uuid4
 
-import polars as pl
-
 from titan_lab.backends.ddl import TABLE
 from titan_lab.connect import open_log
 from titan_lab.errors import VersionConflict
-from titan_lab.event import EVENTS
 from titan_lab.racing.scratch import Scratch
 
 Key = tuple[str, int]  # aggregate_id, version
@@ -206,31 +203,19 @@ def appending(scratch: Scratch, written: Written, contest: Contest) -> None:
     try:
         with open_log(scratch.url, writable=True) as log:
             for expected in contest:
-                events = _events(written.name, rng.randint(1, BATCH))
+                payloads = [{"by": written.name, "id": str(uuid4())} for _ in range(rng.randint(1, BATCH))]
+                events = [{"event_type": EVENT, "payload": payload} for payload in payloads]
                 written.contests += 1
                 try:
-                    done = log.reader.extend(contest.order, events, expected)  # type: ignore[attr-defined]
+                    done = log.append(contest.order, events, expected)
                 except VersionConflict:
                     continue
                 written.won += 1
-                contest.winners.append(done.version)
-                places = [(contest.order, expected + 1 + place) for place in range(len(events))]
-                written.acknowledge(dict(zip(places, events["payload"], strict=True)))
+                contest.winners.append(expected + done.added)
+                places = [(contest.order, version) for version, _ in enumerate(payloads, expected + 1)]
+                written.acknowledge(dict(zip(places, map(json.dumps, payloads), strict=True)))
     except BrokenBarrierError:  # another one failed, and tells why
         pass
     except BaseException:
         contest.barrier.abort()
         raise
-
-
-def _events(name: str, size: int) -> pl.DataFrame:
-    ids = [str(uuid4()) for _ in range(size)]
-    return pl.DataFrame(
-        {
-            "event_type": [EVENT] * size,
-            "payload": [json.dumps({"by": name, "id": one}) for one in ids],
-            "metadata": [json.dumps({"event_id": one}) for one in ids],
-            "timestamp": [None] * size,
-        },
-        {name: EVENTS[name] for name in ("event_type", "payload", "metadata", "timestamp")},
-    )

@@ -43,6 +43,7 @@ _PUBLIC = {
     "PaymentAuthorized": "orders.events",
     "Record": "payload",
     "RefundIssued": "orders.events",
+    "Snapshots": "snapshot",
     "TitanError": "errors",
     "collect": "reducers",
     "count": "reducers",
@@ -128,5 +129,6 @@ if TYPE_CHECKING:
     from titan_lab.reducers import smallest as smallest
     from titan_lab.reducers import step as step
     from titan_lab.reducers import total_of as total_of
+    from titan_lab.snapshot import Snapshots as Snapshots
     from titan_lab.upcast import fill as fill
     from titan_lab.upcast import upcaster as upcaster

@@ -21,6 +21,7 @@
     ├── VersionConflict       another event already has this place
     ├── CommandError          a command holds what its declaration does not allow
     ├── Refused               a command that is not allowed in this state
+    ├── SnapshotError         a state cannot be saved, or is not to be had from the store
     ├── KeepError             a folded history cannot be kept in a folder
     ├── WriteError            a file cannot be written
     ├── RaceError             nothing can be raced here
@@ -151,6 +152,10 @@ class CommandError(TitanError, ValueError):
 
 class Refused(TitanError, ValueError):
     """A command is not allowed in the state that its aggregate is in; nothing was written."""
+
+
+class SnapshotError(TitanError, ValueError):
+    """A state cannot be saved: the store keeps none, or no JSON holds it."""
 
 
 class KeepError(TitanError, OSError):

@@ -50,7 +50,8 @@ class EventLog(Events):
         """Read events into a frame of EVENTS, sorted by (aggregate_id, version).
 
         aggregates: an id or several; types: names or event classes; since, until: instants, both inclusive
-        and compared with `timestamp`. What cannot be an event is left out, and is in `rejected`.
+        and compared with `timestamp`; from_version: this version of an aggregate and later ones. What cannot
+        be an event is left out, and is in `rejected`.
 
         >>> from titan_lab.connect import open_log
         >>> log = open_log("sqlite:///data/samples/orders.db")

@@ -94,6 +94,22 @@ class Snapshots(Protocol):
         ...
 
 
+class Saving(Snapshots, Protocol):
+    """What a store may offer so that states are saved in it, one for each aggregate at most."""
+
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Give one aggregate's stored version and state, or None."""
+        ...
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Save states, as SNAPSHOTS without nulls, all or none.
+
+        One takes the place of what its aggregate has of the same version or an earlier one, never of a later
+        one, which another writer may have saved meanwhile.
+        """
+        ...
+
+
 class Tallied(Protocol):
     """What a Reader may offer so that a copy of it is kept in step without reading all of it again."""
 

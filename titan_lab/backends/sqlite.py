@@ -15,7 +15,7 @@ from urllib.parse import quote
 import polars as pl
 
 from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, conflict, placed, there_already
-from titan_lab.backends.ddl import SAVED, TABLE, ddl, script
+from titan_lab.backends.ddl import NOW, SAVED, TABLE, ddl, script
 from titan_lab.clock import instant
 from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
 from titan_lab.event import EVENTS, as_text
@@ -76,11 +76,40 @@ class SqliteStore:
         """Read the table `order_snapshots`; a file without it has none."""
         with self._session() as db:
             db.text_factory = bytes
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone():
+            if not _has_saved(db):
                 return SNAPSHOTS.to_frame()
             rows = db.execute(f"SELECT {', '.join(SNAPSHOTS)} FROM {SAVED} ORDER BY aggregate_id").fetchall()
         columns = [_series(name, [row[place] for row in rows]) for place, name in enumerate(SNAPSHOTS)]
         return pl.DataFrame(columns).cast(dict(SNAPSHOTS), strict=False)  # type: ignore[arg-type]
+
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Look one up; a file without the table has none."""
+        with self._session() as db:
+            if not _has_saved(db):
+                return None
+            wanted = f"SELECT version, state FROM {SAVED} WHERE aggregate_id = ?"
+            found: tuple[int, str] | None = db.execute(wanted, (aggregate_id,)).fetchone()
+        return found
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Insert or replace in one transaction, never an older state."""
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        columns = ", ".join(SNAPSHOTS)
+        with self._session() as db:
+            if not _has_saved(db):
+                raise OpenError(
+                    f"{self.path} has no table {SAVED}",
+                    hint="titan schema --dialect sqlite prints how to make it",
+                )
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
+                f"INSERT INTO {SAVED} ({columns}) VALUES (?, ?, ?) ON CONFLICT (aggregate_id) DO UPDATE"
+                f" SET version = excluded.version, state = excluded.state, timestamp = {NOW}"
+                f" WHERE excluded.version >= {SAVED}.version",
+                states.select(list(SNAPSHOTS)).iter_rows(),
+            )
+            db.execute("COMMIT")
 
     def facts(self) -> dict[str, list[int]]:
         """Tell size, time and inode of the file and of the log beside it, and how often it was written to."""
@@ -246,11 +275,17 @@ class SqliteStore:
             ) from error
 
 
-def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _has_saved(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone() is not None
+
+
+def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    # What is no version cannot be judged, and is let through.
+    late = [] if scope.from_version is None else [("(version >= ? OR version IS NULL)", scope.from_version)]
     if scope.aggregates is None:
         first, end = scope.ids
         # What has no id comes before all, as in `Scope`.
-        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end)]
+        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end), *late]
         asked = [(text, one) for text, one in within if one is not None]
         yield f"WHERE {' AND '.join(text for text, _ in asked)}" if asked else "", tuple(i for _, i in asked)
         if end is not None:
@@ -258,8 +293,11 @@ def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
         return
     ids = sorted(set(scope.aggregates))
     for start in range(0, len(ids), FEW):
-        some = tuple(ids[start : start + FEW])
-        yield f"WHERE aggregate_id IN ({', '.join('?' * len(some))})", some
+        some: tuple[Any, ...] = tuple(ids[start : start + FEW])
+        where = f"WHERE aggregate_id IN ({', '.join('?' * len(some))})"
+        for text, one in late:
+            where, some = f"{where} AND {text}", (*some, one)
+        yield where, some
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:

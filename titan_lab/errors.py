@@ -4,6 +4,7 @@
     ├── InstantError          not a moment: no zone, or no instant at all
     ├── OpenError             a store cannot be opened
     │   ├── UnknownScheme     no backend answers to this URL
+    │   ├── MirrorError       a folder holds no mirror, or that of another store, or cannot be written
     │   └── MissingExtra      an optional package is not installed
     ├── SchemaError           tables that a database does not have were asked for
     ├── EventsError           a frame or table lacks what events need
@@ -71,6 +72,12 @@ class OpenError(TitanError):
 
 class UnknownScheme(OpenError, ValueError):
     """No backend answers to the URL's scheme."""
+
+
+class MirrorError(OpenError, OSError):
+    """A folder holds no mirror, one that is damaged, or that of another store, or cannot be written."""
+
+    __str__ = TitanError.__str__
 
 
 class MissingExtra(OpenError, ImportError):

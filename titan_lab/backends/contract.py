@@ -16,11 +16,12 @@ import polars as pl
 
 from titan_lab.clock import iso
 from titan_lab.errors import VersionConflict
-from titan_lab.event import EVENTS, as_json, as_text, check
+from titan_lab.event import EVENTS, as_json, as_text, check, whole
 from titan_lab.notebook.html import card
 from titan_lab.scope import Scope
 
 KEY = ["aggregate_id", "version"]
+HEADS = pl.Schema({"aggregate_id": pl.String(), "events": pl.Int64(), "version": pl.Int64()})
 SNAPSHOTS = pl.Schema({"aggregate_id": pl.String(), "version": pl.Int64(), "state": pl.String()})
 
 
@@ -118,10 +119,18 @@ class Tallied(Protocol):
         ...
 
     def heads(self) -> pl.DataFrame:
-        """Give each aggregate's number of rows and its highest version.
+        """Give each aggregate's number of rows and its highest version, as HEADS, in any order.
 
-        Columns aggregate_id String, events Int64, version Int64; in any order.
+        Rows that are no events count as well, and those that have no aggregate_id stand under null.
         """
+        ...
+
+
+class Checked(Protocol):
+    """What a Reader may offer whose rows were checked when they were written."""
+
+    def checked(self, scope: Scope) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Give EVENTS that pass every check, and REJECTED rows; duplicates are among the events."""
         ...
 
 
@@ -145,6 +154,25 @@ class Writer(Reader, Protocol):
         Raises VersionConflict, which names both versions, where the aggregate has any other version.
         """
         ...
+
+
+def heads(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Count the rows of each aggregate_id, and take the highest of its versions, as HEADS."""
+    grouped = rows.group_by("aggregate_id").agg(events=pl.len(), version=pl.col("version").max())
+    return grouped.select(pl.col(name).cast(dtype) for name, dtype in HEADS.items()).collect(
+        engine="streaming"
+    )
+
+
+def numbered(rows: pl.DataFrame) -> pl.DataFrame:
+    """Read the keys of rows of any type: text, and a whole number or null."""
+    return rows.select(as_text(rows["aggregate_id"]), whole(rows["version"]))
+
+
+def summed(found: list[pl.DataFrame]) -> pl.DataFrame:
+    """Put the HEADS of parts of a store together."""
+    whole = pl.concat([HEADS.to_frame(), *found])
+    return whole.group_by("aggregate_id").agg(pl.col("events").sum(), pl.col("version").max())
 
 
 def part_new(stored: pl.DataFrame, events: pl.DataFrame, zone: str | None = None) -> tuple[pl.DataFrame, int]:

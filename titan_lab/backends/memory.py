@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from threading import Lock
 
 import polars as pl
 
-from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, extension, part_new, versions_of
+from titan_lab.backends.contract import (
+    SNAPSHOTS,
+    Appended,
+    Frontier,
+    extension,
+    heads,
+    numbered,
+    part_new,
+    summed,
+    versions_of,
+)
 from titan_lab.event import EVENTS, moments
 from titan_lab.scope import Scope
 
@@ -45,6 +56,18 @@ class MemoryStore:
         if "timestamp" in self.raw.columns:
             told.append(moments(self.raw["timestamp"], self.zone))
         return Frontier(pl.concat(told).max(), "all of it is in memory")  # type: ignore[arg-type]
+
+    def tally(self, before: datetime) -> int:
+        """Count the rows whose timestamp is before an instant."""
+        told = [self.added["timestamp"]]
+        if "timestamp" in self.raw.columns:
+            told.append(moments(self.raw["timestamp"], self.zone))
+        return int((pl.concat(told) < before).sum())
+
+    def heads(self) -> pl.DataFrame:
+        """Give each aggregate's number of rows and its highest version, as HEADS."""
+        keys = [numbered(rows) for rows in (self.raw, self.added) if "aggregate_id" in rows.columns]
+        return summed([heads(rows.lazy()) for rows in keys])
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Add what is new; refuse the whole frame if one event differs from what holds its place."""

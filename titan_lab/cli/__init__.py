@@ -55,6 +55,7 @@ for command in (
     why.explain,
     bring.import_,
     store.schema,
+    store.sync,
     store.snapshots,
     jobs.run,
     schedule.schedule,

@@ -257,6 +257,7 @@ def test_the_error_of_a_lost_acknowledgement_says_that_the_outcome_is_unknown(
     with tl.open(url, writable=True) as log:
         way(log, 1, SIZE)
         for size in range(0, 1_000_000, 5):
+            log.frontier  # noqa: B018 - as above
             proxy.cut_after(size, of="server")
             told = tried(way, log, SIZE + 1, 2 * SIZE)
             if len(stored(database, ORDER.format(2))) > SIZE:

@@ -62,8 +62,11 @@ class Proxy:
         self._refusing = True
 
     def cut(self) -> None:
-        """Reset every connection that lives; the next ones pass."""
+        """Reset every connection that lives, at once; the next ones pass."""
+        living = list(self._alive)
         self._generation += 1
+        for thread in living:
+            thread.join()
 
     def cut_after(self, size: int, of: Side = "server") -> None:
         """Let so many more bytes of one side pass, over all connections, and cut at the next one; once."""

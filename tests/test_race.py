@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 import titan_lab as tl
 from titan_lab.backends.contract import Appended
 from titan_lab.errors import OpenError, RaceError, ReadOnly
+from titan_lab.mirror.copying import Copying
+from titan_lab.mirror.tail import _Copy
 from titan_lab.racing import writers
 from titan_lab.racing.readers import NAIVE, AfterTimestamp, Mirrored
 from titan_lab.racing.scratch import Scratch
@@ -83,6 +86,37 @@ def test_the_harness_notices_a_reader_that_misses_or_doubles(database: str, bug:
     race = tl.race(database, rounds=2, seconds=1, ours=bug)
     assert race.verdict == "broken"
     assert "the mirror's sync" in race.said
+
+
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the mirror believe that nothing was written behind its mark."""
+    monkeypatch.setattr(_Copy, "tally", lambda copy, mark: copy.run.reader.tally(mark))
+
+
+def marked_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the mirror ask for the frontier when it has read, and trust that."""
+    unchecked(monkeypatch)
+    save = Copying.save
+
+    def late(copying: Copying, **changes: Any) -> None:
+        if changes.get("content") is not None:
+            time.sleep(0.1)  # so that something happens in between
+            changes["content"] = replace(changes["content"], mark=copying.marked().mark)
+        save(copying, **changes)
+
+    monkeypatch.setattr(Copying, "save", late)
+
+
+@pytest.mark.parametrize(("bug", "clocks"), [(unchecked, "own"), (marked_too_late, "database")])
+def test_the_harness_notices_a_mirror_that_trusts_too_much(
+    database: str, monkeypatch: pytest.MonkeyPatch, bug: Any, clocks: str
+) -> None:
+    """Without the one precaution it misses what wrong clocks stamp, without the other what commits late."""
+    bug(monkeypatch)
+    race = tl.race(database, rounds=3, seconds=1.5)
+    assert race.verdict == "broken"
+    ours = race.rounds.filter(kind="ours", clocks=clocks)
+    assert ours["missed"].sum() > 0
 
 
 class Careless:

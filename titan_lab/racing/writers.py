@@ -24,7 +24,7 @@ from titan_lab.racing.scratch import Scratch
 
 Key = tuple[str, int]  # aggregate_id, version
 
-ORDERS = 20  # that a writer takes turns with before it begins new ones
+NEW = 0.25  # of the transactions begin an order: nothing of it that is seen tells that something is missing
 BATCH = 4  # events of one transaction, at most
 ROLLED_BACK = 0.15  # of the transactions
 OWN_CLOCK = 0.3  # of the transactions, in rounds with clocks of their own
@@ -67,12 +67,12 @@ class Pen:
     def insert(self, session: Any) -> dict[Key, str]:
         """Insert some events into one order, in the session's transaction; none is committed."""
         rng = self._rng
-        order = rng.choice(list(self._ends)) if rng.random() < 1 - 1 / ORDERS and self._ends else str(uuid4())
+        known = self._ends and rng.random() > NEW
+        order = rng.choice(list(self._ends)) if known else str(uuid4())
         stamp = self._stamp()
+        end = self._ends.get(order, 0)
         events = {}
-        for version in range(
-            self._ends.get(order, 0) + 1, self._ends.get(order, 0) + 1 + rng.randint(1, BATCH)
-        ):
+        for version in range(end + 1, end + 1 + rng.randint(1, BATCH)):
             payload = json.dumps({"by": self.written.name, "number": next(self._number)})
             row = [order, version, EVENT, payload]
             if stamp is None:

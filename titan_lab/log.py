@@ -10,18 +10,15 @@ from typing import Any
 import polars as pl
 
 from titan_lab.backends.contract import Appended, Frontier, Reader
-from titan_lab.backends.manifest import KEPT
 from titan_lab.backends.mirror import MirrorStore
 from titan_lab.book import Book, no_such
 from titan_lab.clock import check_version
 from titan_lab.draft import LARGE, Metadata, draft
-from titan_lab.errors import EventsError, KeepError, MirrorError, ReadOnly
+from titan_lab.errors import EventsError, KeepError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate, declared
 from titan_lab.kept.pieces import fold_kept
-from titan_lab.mirror.copying import Progress
-from titan_lab.mirror.sync import check_source, sync
-from titan_lab.mirror.synced import Synced
+from titan_lab.mirror.copied import Copied
 from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
 from titan_lab.typed import Typed, WhenNewer, typed
@@ -366,55 +363,13 @@ class EventLog(Events):
         return self._checked(EVERYTHING)[1]
 
 
-class Mirror(EventLog):
+class Mirror(Copied, EventLog):
     """A columnar copy of a store in a folder: a log like any other, which needs its store only to sync.
 
     Made by ``log.mirror(path)``; ``tl.open("mirror://path")`` opens one that was synced before. It holds what
     the store held at the last sync, and its frontier is the store's of then. What is folded of it is kept in
     its folder: opened at once the next time, and after a sync only the aggregates with news are folded again.
     """
-
-    def __init__(self, copy: MirrorStore, *, zone: str | None = None, source: Reader | None = None) -> None:
-        super().__init__(copy, zone=copy.zone if source is None and zone is None else zone)
-        self.path = copy.path
-        self.source = source
-        if source is not None:
-            check_source(copy, source.url, zone)
-
-    def sync(self, *, whole: bool = False, progress: Progress | None = None) -> Synced:
-        """Bring the copy up to date, and tell what that was; killed at any point, it goes on the next time.
-
-        What is stamped from the last frontier on is read; what was written behind it is found by counting,
-        and read as well. whole: read everything, which also finds rows that were edited in place. progress:
-        called with (rows read, rows expected).
-
-        Raises MirrorError where the folder cannot be written, is being synced by another process, or is
-        damaged, and for a mirror that was opened without its store.
-        """
-        if self.source is None:
-            raise MirrorError(
-                f"{self.url} was opened without its store",
-                hint=f"tl.open(URL).mirror({str(self.path)!r}).sync()",
-            )
-        told = sync(self.reader, self.source, self.zone, whole, progress)  # type: ignore[arg-type]
-        self.__dict__.pop("_rejected", None)
-        self._folded.clear()
-        return told
-
-    def fold(self, aggregate: type[Aggregate], *, keep: str | Path | None = None, **how: Any) -> Book:
-        """Fold like ``EventLog.fold``; without `keep`, all aggregates are kept in the mirror's own folder."""
-        if keep is not None or how.get("aggregates") is not None:
-            return super().fold(aggregate, keep=keep, **how)
-        own = self.path / KEPT / aggregate.__name__
-        try:
-            return super().fold(aggregate, keep=own, **how)
-        except KeepError:
-            if how.get("pieces") is not None or how.get("memory") is not None:
-                raise
-            return super().fold(aggregate, **how)  # a folder that cannot be written can be read
-
-    def __repr__(self) -> str:
-        return f"<Mirror {self.url}{f' of {self.source.url}' if self.source else ''}>"
 
 
 def _oddities(rows: pl.DataFrame, kind: str, detail: pl.Expr) -> pl.DataFrame:

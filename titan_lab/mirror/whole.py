@@ -13,7 +13,7 @@ import polars as pl
 
 from titan_lab.backends.manifest import GOOD, REFUSED, Content, Ends, Part
 from titan_lab.event import EVENTS
-from titan_lab.kept.pieces import PER_EVENT, parted
+from titan_lab.kept.pieces import SAMPLED, evenly
 from titan_lab.mirror.copying import AT_ONCE, TOLD, Copying, difference
 from titan_lab.mirror.folder import FULL
 from titan_lab.scope import Scope
@@ -46,8 +46,8 @@ def _ranges(run: Copying) -> list[Ends]:
     """Part all ids into ranges that make about one part each, where the store can tell that cheaply."""
     if not hasattr(run.reader, "sample"):
         return [(None, None)]
-    _, run.total = run.reader.sample(1)
-    return parted(run.reader, None, FULL * PER_EVENT)
+    ids, run.total = run.reader.sample(SAMPLED)
+    return evenly(ids, -(-run.total // FULL))
 
 
 def _copy(run: Copying, ends: Ends) -> None:

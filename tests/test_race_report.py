@@ -93,7 +93,7 @@ def test_the_command_ends_with_the_verdict(monkeypatch: pytest.MonkeyPatch, race
     monkeypatch.setattr(run, "race", stand_in)
     done = here("audit", "postgresql://db/scratch", "--race", "--rounds", "2", "--seconds", "0.5")
     assert done.exit_code == code
-    assert race.said in done.stdout
+    assert f"{race.verdict} {race.said}" in " ".join(done.stdout.split())
     assert {k: v for k, v in asked[0].items() if k != "progress"} == {
         "url": "postgresql://db/scratch",
         "rounds": 2,

@@ -92,12 +92,11 @@ def _race(url: str, given: dict[str, Any], form: str | None) -> NoReturn:
     if form == "csv":
         terminal.show(found.rounds, "csv")
     elif form == "json":
-        frames = {"readers": found.readers.to_dicts(), "rounds": found.rounds.to_dicts()}
-        terminal.facts(found.facts() | {"verdict": found.verdict, "said": found.said} | frames, "json")
+        terminal.facts(found.plain(), "json")
     else:
         terminal.facts(found.facts())
         print()
         terminal.show(found.readers, "table")
         print()
-        print(found.said)
+        terminal.facts({found.verdict: found.said})
     sys.exit(RACE[found.verdict])

@@ -24,14 +24,15 @@ ROUNDS = pl.Schema(
 )
 APPENDS = {
     "acknowledged": "events whose commit was acknowledged",
-    "lost": "of these, not in the store at the end, or as another event",
-    "unasked": "in the store, and never acknowledged",
-    "twice": "places acknowledged to two writers",
-    "rolled_back": "events that were taken back",
-    "contests": "places that several writers appended to at once",
+    "rolled_back": "events taken back",
+    "contests": "places that four writers appended to at once",
     "won": "appends that won one",
-    "several": "contests that did not have exactly one winner",
+    "lost": "acknowledged events that are not stored",
+    "unasked": "stored events that nobody was told of",
+    "twice": "places that two writers were given",
+    "several": "places that not exactly one writer won",
 }
+NEVER = ("lost", "unasked", "twice", "several")
 
 Verdict = Literal["proven", "broken", "nothing"]
 
@@ -68,7 +69,7 @@ class Race:
         """Say "proven", "broken" (see `faults`), or "nothing" where this run proved nothing."""
         if self.faults:
             return "broken"
-        naive = self.rounds.filter(pl.col("kind") == "naive")
+        naive = self.rounds.filter(kind="naive")
         return "proven" if naive["missed"].sum() and self.appends["contests"] else "nothing"
 
     @property
@@ -83,36 +84,46 @@ class Race:
                     f"{row['reader']} missed {row['missed']:,} and doubled {row['doubled']:,}"
                     f" of {row['written']:,} events in round {row['round']}"
                 )
-        must_be_none = ("lost", "unasked", "twice", "several")
-        return told + [f"{self.appends[n]:,} {APPENDS[n]}" for n in must_be_none if self.appends[n]]
+        return told + [f"{self.appends[name]:,} {APPENDS[name]}" for name in NEVER if self.appends[name]]
 
     @property
     def said(self) -> str:
-        """Say the verdict in a sentence."""
+        """Say what the verdict rests on."""
         if self.verdict == "broken":
-            return f"BROKEN: {'; '.join(self.faults)}"
+            return "; ".join(self.faults)
         if self.verdict == "nothing":
             return (
-                "This run proved nothing: no naive reader missed an event, so a reader that misses some would"
-                " have passed, too. Race longer (--seconds), or with more writers."
+                "this run proved nothing: no naive reader missed an event, so one that misses some would have"
+                " passed, too; race longer, or with more writers"
             )
-        naive = self.rounds.filter(pl.col("kind") == "naive")
-        missed = naive.filter(pl.col("missed") > 0)["reader"].n_unique()
-        return (
-            f"Proven in this run: ours missed and doubled none of {self.appends['acknowledged']:,} events,"
-            f" while {missed} of the {naive['reader'].n_unique()} naive readers beside it missed some."
+        naive = self.readers.filter(kind="naive")
+        missed = naive.filter(pl.col("missed") > 0).height
+        told = (
+            f"ours missed and doubled none of {self.appends['acknowledged']:,} events,"
+            f" while {missed} of the {naive.height} naive readers beside it missed some"
         )
+        if self.readers.filter(kind="frontier")["missed"].sum():
+            told += "; the frontier alone did, too, but not where all clocks were the database's"
+        return told
 
     def facts(self) -> dict[str, Any]:
-        """Give what was found as names and values, without the frames."""
+        """Name what was found beside the readers, for people."""
         told = {"store": self.store, "rounds": self.rounds["round"].n_unique(), "seconds": self.seconds}
-        return told | {"writers": self.writers, "prepared transactions": self.prepared} | self.appends
+        told |= {"writers": self.writers, "prepared transactions": self.prepared}
+        return told | {text: self.appends[name] for name, text in APPENDS.items()}
+
+    def plain(self) -> dict[str, Any]:
+        """Name all of it, for machines."""
+        told: dict[str, Any] = {"store": self.store, "writers": self.writers, "seconds": self.seconds}
+        told |= {"prepared": self.prepared, "verdict": self.verdict, "said": self.said} | self.appends
+        return told | {"readers": self.readers.to_dicts(), "rounds": self.rounds.to_dicts()}
 
     def __repr__(self) -> str:
         return f"<Race {self.store}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        return html.card(f"Race {self.store}", self.facts(), self.said, body=html.table(self.readers))
+        said = f"{self.verdict}: {self.said}"
+        return html.card(f"Race {self.store}", self.facts(), said, body=html.table(self.readers))
 
 
 def compared(

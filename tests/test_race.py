@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -18,12 +19,11 @@ import pytest
 import titan_lab as tl
 from titan_lab.backends.contract import Appended
 from titan_lab.errors import OpenError, RaceError, ReadOnly
+from titan_lab.event import EVENTS
 from titan_lab.mirror.copying import Copying
 from titan_lab.mirror.tail import _Copy
 from titan_lab.racing import writers
-from titan_lab.racing.readers import NAIVE, AfterTimestamp, Mirrored
-from titan_lab.racing.scratch import Scratch
-from titan_lab.racing.writers import Key
+from titan_lab.racing.readers import NAIVE, AfterTimestamp, Offset
 
 pytestmark = pytest.mark.slow
 
@@ -64,26 +64,10 @@ def test_in_sqlite_ours_misses_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-class TwoMirrors:
-    """Show some events twice, as a reader does whose place was not kept with what it read."""
-
-    def __init__(self, scratch: Scratch, folder: Path) -> None:
-        self._one = Mirrored(scratch, folder)
-
-    def poll(self) -> None:
-        self._one.poll()
-
-    def seen(self) -> list[Key]:
-        return self._one.seen() + self._one.seen()[:1]
-
-    def close(self) -> None:
-        self._one.close()
-
-
-@pytest.mark.parametrize("bug", [AfterTimestamp, TwoMirrors])
-def test_the_harness_notices_a_reader_that_misses_or_doubles(database: str, bug: Any) -> None:
+@pytest.mark.parametrize("naive", [AfterTimestamp, Offset])
+def test_the_harness_notices_a_reader_that_misses_or_doubles(database: str, naive: Any) -> None:
     """It is taken for ours, and the race says broken."""
-    race = tl.race(database, rounds=2, seconds=1, ours=bug)
+    race = tl.race(database, rounds=2, seconds=1, ours=naive)
     assert race.verdict == "broken"
     assert "the mirror's sync" in race.said
 
@@ -91,6 +75,11 @@ def test_the_harness_notices_a_reader_that_misses_or_doubles(database: str, bug:
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the mirror believe that nothing was written behind its mark."""
     monkeypatch.setattr(_Copy, "tally", lambda copy, mark: copy.run.reader.tally(mark))
+
+
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the mirror not look for what it has already."""
+    monkeypatch.setattr(Copying, "held", lambda copying, parts, scope: EVENTS.to_frame())
 
 
 def marked_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +106,16 @@ def test_the_harness_notices_a_mirror_that_trusts_too_much(
     assert race.verdict == "broken"
     ours = race.rounds.filter(kind="ours", clocks=clocks)
     assert ours["missed"].sum() > 0
+
+
+def test_the_harness_notices_a_mirror_that_takes_an_event_twice(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mirror keeps one of them, and counts the others as rejected."""
+    forgetful(monkeypatch)
+    race = tl.race(database, rounds=1, seconds=1)
+    assert race.verdict == "broken"
+    assert race.rounds.filter(kind="ours")["doubled"].sum() > 0
 
 
 class Careless:
@@ -168,23 +167,34 @@ def test_an_interrupt_leaves_nothing_behind(database: str) -> None:
     assert leftovers(database) == []
 
 
-def test_a_database_with_events_is_no_scratch_database(database: str) -> None:
-    """Nothing is done to it."""
+@pytest.mark.parametrize(
+    ("schema", "hint"),
+    [("shop", "name an empty database"), ("titan_race_0", "DROP SCHEMA titan_race_0 CASCADE")],
+)
+def test_a_database_with_events_is_no_scratch_database(database: str, schema: str, hint: str) -> None:
+    """Nothing is done to it; what a killed race left is told apart."""
     with psycopg.connect(database) as session:
-        session.execute("CREATE SCHEMA shop")
-        session.execute("CREATE TABLE shop.order_events (id int)")
-    with pytest.raises(
-        RaceError, match="is no scratch database: it has a table order_events; nothing was done"
-    ):
+        session.execute(f"CREATE SCHEMA {schema}")
+        session.execute(f"CREATE TABLE {schema}.order_events (id int)")
+    before = leftovers(database)
+    with pytest.raises(RaceError, match=rf"it has {schema}\.order_events; nothing was done") as caught:
         tl.race(database)
-    assert leftovers(database) == []
+    assert hint in str(caught.value.hint)
+    assert leftovers(database) == before
 
 
-def test_a_role_that_may_only_read_cannot_race(database: str) -> None:
-    """The error is the same as for every write."""
-    with psycopg.connect(database) as session:
-        name = session.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
-        session.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+def test_a_role_that_may_make_nothing_cannot_race(database: str) -> None:
+    """Whether the database is for reading only, or not the role's."""
+    name = f"reader_{uuid4().hex}"
+    with psycopg.connect(database, autocommit=True) as session:
+        session.execute(f"CREATE ROLE {name} LOGIN")
+        try:
+            with pytest.raises(ReadOnly, match=r"lets this role make no schema: permission denied"):
+                tl.race(database.replace("titan:unused@", f"{name}@"))
+        finally:
+            session.execute(f"DROP ROLE {name}")
+        here = session.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
+        session.execute(f"ALTER DATABASE {here} SET default_transaction_read_only = on")
     with pytest.raises(ReadOnly, match="lets this role make no schema"):
         tl.race(database)
 

@@ -10,8 +10,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+import polars as pl
+
+from titan_lab.backends.contract import KEY
 from titan_lab.backends.ddl import TABLE
 from titan_lab.connect import open_log
+from titan_lab.event import SAME_TWICE, TAKEN
 from titan_lab.racing.scratch import Scratch
 from titan_lab.racing.writers import Key
 
@@ -51,7 +55,8 @@ class Mirrored:
         self._mirror.sync()
 
     def seen(self) -> list[Key]:
-        return self._mirror.read().select("aggregate_id", "version").rows()
+        doubled = self._mirror.rejected.filter(pl.col("reason").is_in([SAME_TWICE, TAKEN]))
+        return [row for one in (self._mirror.read(), doubled) for row in one.select(KEY).rows()]
 
     def close(self) -> None:
         self._mirror.close()

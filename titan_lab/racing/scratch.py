@@ -16,6 +16,7 @@ from titan_lab.backends.ddl import TABLE, Dialect, ddl, script
 from titan_lab.errors import MissingExtra, OpenError, RaceError, ReadOnly, UnknownScheme
 from titan_lab.redacted import redact
 
+PREFIX = "titan_race_"
 PATIENCE = 10  # seconds to wait for a server, and for a lock that another writer holds
 
 
@@ -62,7 +63,7 @@ def scratch_at(url: str) -> Scratch:
     holds events: it is no scratch database, and a race holds transactions open on purpose.
     """
     scheme, separator, address = url.partition("://")
-    name = f"titan_race_{token_hex(4)}"
+    name = f"{PREFIX}{token_hex(4)}"
     if separator and scheme in ("postgresql", "postgres"):
         return Server(f"postgresql://{address}", name, "postgres")
     if separator and scheme in ("cockroachdb", "cockroach"):
@@ -90,10 +91,9 @@ class Server:
 
     def __init__(self, url: str, name: str, dialect: Dialect) -> None:
         self.name = name
-        self._base = url
         self._dialect = dialect
         parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
+        query = {key: value for key, value in parse_qsl(parts.query) if key not in ("schema", "table")}
         # Of every session, also those of `tl.open`: what to call it, and where its tables are.
         query["application_name"] = name
         query["options"] = f"{query.get('options', '')} -csearch_path={name}".strip()
@@ -102,14 +102,20 @@ class Server:
         self._direct = self.url.replace(f"{scheme}://", "postgresql://", 1)
         self.shown = redact(url.partition("?")[0])
         self._made = False
-        with self._reached(url) as db:
-            ((events,),) = db.execute(
-                "SELECT count(*) FROM information_schema.tables WHERE table_name = %s", [TABLE]
-            ).fetchall()
-            if events:
+        with self._reached(self._direct) as db:
+            found = db.execute(
+                "SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+                " WHERE relname = %s AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY 1",
+                [TABLE],
+            ).fetchone()
+            if found:
+                (schema,) = found
+                killed = f"DROP SCHEMA {schema} CASCADE, if the race that made it runs no more"
                 raise RaceError(
-                    f"{self.shown} is no scratch database: it has a table {TABLE}; nothing was done",
-                    hint="name an empty database: a race leaves transactions open on purpose",
+                    f"{self.shown} is no scratch database: it has {schema}.{TABLE}; nothing was done",
+                    hint=killed
+                    if schema.startswith(PREFIX)
+                    else "name an empty database: a race leaves transactions open on purpose",
                 )
             self.prepares = dialect == "postgres" and (
                 db.execute("SHOW max_prepared_transactions").fetchone()[0] != "0"
@@ -119,7 +125,7 @@ class Server:
         """Make the schema and its tables."""
         self.drop()
         with self._reached(self._direct) as db:
-            self._made = True  # from here on there may be something to drop, whatever happens
+            self._made = True  # from here on there may be something to drop, also after an interrupt
             db.execute(f"CREATE SCHEMA {self.name}")
             for statement in ddl(self._dialect):
                 db.execute(statement)
@@ -141,7 +147,7 @@ class Server:
                     [f"{self.name}%"],
                 ).fetchall():
                     db.execute(f"ROLLBACK PREPARED '{gid}'")
-            db.execute(f"DROP SCHEMA {self.name} CASCADE")
+            db.execute(f"DROP SCHEMA IF EXISTS {self.name} CASCADE")
         self._made = False
 
     def session(self, autocommit: bool = False) -> Any:

@@ -29,6 +29,7 @@ BATCH = 4  # events of one transaction, at most
 ROLLED_BACK = 0.15  # of the transactions
 OWN_CLOCK = 0.3  # of the transactions, in rounds with clocks of their own
 HELD = 0.8  # of a round, for which a transaction is left open
+PREPARED = 0.4  # of a round, for which one is prepared: as long as one is, a frontier may stand still
 EVENT = "Raced"
 
 PLAIN = f"INSERT INTO {TABLE} (aggregate_id, version, event_type, payload) VALUES (?, ?, ?, ?)"
@@ -147,17 +148,17 @@ def idling(scratch: Scratch, pen: Pen, stop: Event, seconds: float) -> None:
 
 
 def preparing(scratch: Scratch, pen: Pen, stop: Event, seconds: float) -> None:
-    """Write, prepare a little later, and go away; another session commits when the round is nearly over."""
+    """Write, prepare a little later, and go away; another session commits in the middle of the round."""
     gid = f"{scratch.name}_{uuid4().hex}"
     session = scratch.session()
     try:
         events = pen.insert(session)
-        stop.wait(seconds * (1 - HELD) / 2)
+        stop.wait(seconds * PREPARED / 4)
         session.execute(f"PREPARE TRANSACTION '{gid}'")
         session.commit()  # ends the driver's own idea of a transaction
     finally:
         session.close()
-    stop.wait(seconds * HELD)
+    stop.wait(seconds * PREPARED)
     session = scratch.session(autocommit=True)
     try:
         session.execute(f"COMMIT PREPARED '{gid}'")

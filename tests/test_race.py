@@ -89,7 +89,7 @@ def marked_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def late(copying: Copying, **changes: Any) -> None:
         if changes.get("content") is not None:
-            time.sleep(0.1)  # so that something happens in between
+            time.sleep(0.3)  # so that something happens in between
             changes["content"] = replace(changes["content"], mark=copying.marked().mark)
         save(copying, **changes)
 

@@ -53,7 +53,7 @@ def race(
     the race's own, in a schema (a file) under a name that nobody has, and are dropped at the end, also after
     Ctrl-C. writers: commit and roll back with random delays; beside them four append to one place, and on a
     server one transaction is held open for most of each round, one is idle, and one is prepared. In every
-    second round writers have clocks of their own: an hour back, some milliseconds off, 30 years ahead.
+    second round writers have clocks of their own: an hour or a day back, half a second off, 30 years ahead.
     ours: what is raced as ours. progress: called with the rounds done and all.
 
     Raises RaceError where nothing can be raced, ReadOnly where nothing may be made, OpenError for a server

@@ -99,12 +99,9 @@ class Pen:
         rng = self._rng
         if not self._own_clock or rng.random() >= OWN_CLOCK:
             return None
-        wrong = [
-            timedelta(hours=-1),
-            timedelta(milliseconds=rng.randint(-500, 500)),
-            timedelta(days=365 * 30),
-        ]
-        return datetime.now(UTC) + rng.choices(wrong, [5, 4, 1])[0]
+        skew = timedelta(milliseconds=rng.randint(-500, 500))
+        wrong = {timedelta(hours=-1): 3, timedelta(days=-1): 3, skew: 3, timedelta(days=365 * 30): 1}
+        return datetime.now(UTC) + rng.choices(list(wrong), list(wrong.values()))[0]
 
 
 def busy(scratch: Scratch, pen: Pen, stop: Event) -> None:

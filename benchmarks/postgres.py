@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+PAGE = 5_000  # notifications that are read at a time
+
 
 @contextmanager
 def server() -> Iterator[str]:
@@ -61,6 +63,13 @@ class Recorder:
         """Insert so many events of one aggregate, each in a transaction of its own."""
         name = uuid4()
         return sum(len(self.recorder.insert_events(self._stored(name, n, n + 1))) for n in range(count))
+
+    def read(self) -> int:
+        """Read all that was recorded, a page after the other, as objects that are not decoded."""
+        seen = 0
+        while page := self.recorder.select_notifications(start=seen + 1, limit=PAGE):
+            seen = page[-1].id
+        return seen
 
     def close(self) -> None:
         """Let go of the library's connections."""

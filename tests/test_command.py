@@ -336,6 +336,21 @@ def test_a_state_may_be_found_in_another_way(desk: tl.Desk) -> None:
     assert asked == ["T-1", "T-1"]
 
 
+def test_a_state_may_come_from_a_snapshot(log: tl.EventLog) -> None:
+    """The desk decides as it does without; whoever is not there yet begins."""
+    snapshots = tl.Snapshots(log, Ticket)
+    desk = tl.Desk(log, Ticket, DECIDERS, load=snapshots.state)
+    desk.handle(Open(aggregate_id="T-1", subject="no light"))
+    for _ in range(12):
+        desk.handle(Answer(aggregate_id="T-1", words=1))
+    assert snapshots.take(every=10).saved == 1
+    assert desk.load("T-1").rests_on == "the snapshot of version 10, and 3 events after it"
+    handled = desk.handle(Answer(aggregate_id="T-1", words=5, last=True))
+    assert (handled.version, handled.state.words) == (15, 17)
+    with pytest.raises(Refused, match="from CLOSED to CLOSED"):
+        desk.handle(Close(aggregate_id="T-1"))
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -381,12 +396,14 @@ def test_a_decider_cannot_make_events_that_the_aggregate_does_not_declare(desk: 
         desk.handle(Misplace(aggregate_id="T-1"))
 
 
-def test_a_command_class_must_name_its_aggregate(log: tl.EventLog) -> None:
-    """Told when the desk is set up, not when it is asked."""
+def test_a_desk_that_could_not_work_is_refused_when_it_is_set_up(log: tl.EventLog) -> None:
+    """Not when it is asked first: no field names the aggregate, or nothing would be tried."""
 
     class Nobodys(tl.Command):
         words: int
 
+    with pytest.raises(DeclarationError, match="0 attempts are none"):
+        tl.Desk(log, Ticket, DECIDERS, attempts=0)
     with pytest.raises(DeclarationError, match="Nobodys has no field 'aggregate_id' to name its aggregate"):
         tl.Desk(log, Ticket, {Nobodys: answer})
 
@@ -415,7 +432,7 @@ def test_a_log_for_reading_takes_no_command(tmp_path: Path) -> None:
 
 def test_a_desk_and_what_it_handled_show_themselves(desk: tl.Desk) -> None:
     """In a line, and escaped in a notebook: an id is anybody's text."""
-    assert repr(desk) == "<Desk on memory://: 4 commands>"
+    assert repr(desk) == "<Desk of Ticket on memory://>"
     assert "Open, Answer, Close" in desk._repr_html_()
     shown = desk.handle(Open(aggregate_id="<b>T-2</b>", subject="x"))._repr_html_()
     assert "<b>T-2" not in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 
 import titan_lab as tl
 from titan_lab.event import records
+from titan_lab.testing.readers import kill_in_the_middle
 
 WRITERS, COMMANDS = 8, 12
-ORDERS = ("order-1", "order-2", "order-3")
+ORDERS = tuple(str(uuid.UUID(int=n)) for n in (1, 2, 3))
 CENT = Decimal("0.01")
 Told = list[tuple[str, str, int]]  # the command, and the order and version that it was acknowledged with
 
@@ -56,10 +58,17 @@ def nothing_is_lost(log: tl.EventLog, told: Told) -> None:
     assert log.fold(tl.Order).now["refunded"].sum() == len(told) * CENT
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that several processes can write to."""
+    if request.param == "postgres":
+        return request.getfixturevalue("database")
+    return f"sqlite:///{tmp_path}/orders.db"
+
+
 @pytest.mark.slow
-def test_of_a_crowd_of_processes_nobody_is_lost_or_heard_twice(tmp_path: Path) -> None:
-    """Eight of them on three orders in one SQLite file."""
-    url = f"sqlite:///{tmp_path}/orders.db"
+def test_of_a_crowd_of_processes_nobody_is_lost_or_heard_twice(url: str, tmp_path: Path) -> None:
+    """Eight of them on three orders."""
     log = tl.open(url, writable=True)
     open_shop(log)
     crowd = [
@@ -98,10 +107,10 @@ def in_threads(log: tl.EventLog) -> Told:
     return told
 
 
-@pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/orders.db"])
-def test_of_a_crowd_of_threads_nobody_is_lost_or_heard_twice(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["memory://", "sqlite:///{}/orders.db"])
+def test_of_a_crowd_of_threads_nobody_is_lost_or_heard_twice(address: str, tmp_path: Path) -> None:
     """In memory, and in a file."""
-    log = tl.open(url.format(tmp_path), writable=True)
+    log = tl.open(address.format(tmp_path), writable=True)
     nothing_is_lost(log, in_threads(log))
 
 
@@ -127,3 +136,48 @@ def test_that_proof_notices_a_store_that_looks_and_then_writes(monkeypatch: pyte
         sys.setswitchinterval(switching)
     with pytest.raises(AssertionError):
         nothing_is_lost(log, told)
+
+
+# --- the same command, more than once -----------------------------------------------------------------------
+
+
+def test_one_command_that_a_crowd_asks_for_is_done_once(tmp_path: Path) -> None:
+    """All of them are told where it stands."""
+    desk = open_shop(tl.open(f"sqlite:///{tmp_path}/orders.db", writable=True))
+    told: list[int] = []
+
+    def work() -> None:
+        refund = tl.IssueRefund(order_id=ORDERS[0], amount=CENT)
+        told.append(desk.handle(refund, command_id="cmd-1").version)
+
+    threads = [threading.Thread(target=work) for _ in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [3] * WRITERS
+    assert desk.load(ORDERS[0]).refunded == CENT
+
+
+LOST = f"""
+import sys, time
+import titan_lab as tl
+from titan_lab.backends.sqlite import SqliteStore
+honest = SqliteStore.extend
+def lose_the_answer(self, *arguments):
+    honest(self, *arguments)
+    print("in the middle", flush=True)
+    time.sleep(600)
+SqliteStore.extend = lose_the_answer
+desk = tl.OrderDesk(tl.open(sys.argv[1], writable=True))
+desk.handle(tl.IssueRefund(order_id="{ORDERS[0]}", amount="0.01"), command_id="cmd-1")
+"""
+
+
+def test_a_command_whose_answer_was_lost_is_not_done_again(tmp_path: Path) -> None:
+    """Its process was killed between the append and the answer; whoever asked asks again."""
+    url = f"sqlite:///{tmp_path}/orders.db"
+    desk = open_shop(tl.open(url, writable=True))
+    kill_in_the_middle(LOST, url)
+    handled = desk.handle(tl.IssueRefund(order_id=ORDERS[0], amount=CENT), command_id="cmd-1")
+    assert (handled.version, handled.state.refunded, desk.load(ORDERS[0]).version) == (3, CENT, 3)

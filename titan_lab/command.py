@@ -32,7 +32,15 @@ from titan_lab.backends.contract import out_of_step
 from titan_lab.clock import Instant, instant, iso
 from titan_lab.decoding import read_payload
 from titan_lab.draft import Metadata, as_written
-from titan_lab.errors import CommandError, DeclarationError, EventsError, Refused, VersionConflict, nearest
+from titan_lab.errors import (
+    CommandError,
+    DeclarationError,
+    EventsError,
+    NoSuchAggregate,
+    Refused,
+    VersionConflict,
+    nearest,
+)
 from titan_lab.event import Event, records
 from titan_lab.fold import Aggregate, State
 from titan_lab.kinds import Misfit
@@ -163,7 +171,8 @@ class Desk:
     """Where commands of one aggregate are handled.
 
     deciders: command class -> a pure function of state and command, which gives events or refuses. load: how
-    a state is found, by the aggregate's id; by default all its events are read and folded one by one.
+    a state is found, by the aggregate's id, such as ``tl.Snapshots(log, aggregate).state``; by default all
+    its events are read and folded one by one.
     attempts: how often a command is tried when others are faster.
     """
 
@@ -184,6 +193,8 @@ class Desk:
                     f" it has {', '.join(fields)}",
                     hint="declare aggregate_id: str, or name the field: key = 'order_id'",
                 )
+        if attempts < 1:
+            raise DeclarationError(f"{attempts} attempts are none", hint="attempts=1 never tries again")
         self.log = log
         self.aggregate = aggregate
         self.deciders = deciders
@@ -194,11 +205,23 @@ class Desk:
         """Give the state that an aggregate is in; falsy, with version 0, where nobody has this id.
 
         Raises EventsError where its history cannot be read to the end: nothing is decided on half of it.
+
+        >>> import titan_lab as tl
+        >>> desk = tl.OrderDesk(tl.open("sqlite:///data/samples/orders.db"))
+        >>> desk.load("550e8400-e29b-41d4-a716-446655440000").status
+        'DELIVERED'
         """
-        return self._load(aggregate_id) if self._load else self._fold(aggregate_id, self._life(aggregate_id))
+        return self._state(aggregate_id, [] if self._load else self._life(aggregate_id))
 
     def decide(self, state: State, command: Command) -> list[EventType]:
-        """Decide a command in a state, without the log, as `titan_lab.command.decide` does."""
+        """Decide a command in a state, without the log, as `titan_lab.command.decide` does.
+
+        >>> import titan_lab as tl
+        >>> desk = tl.OrderDesk(tl.open("sqlite:///data/samples/orders.db"))
+        >>> phone = "550e8400-e29b-41d4-a716-446655440000"
+        >>> desk.decide(desk.load(phone), tl.IssueRefund(order_id=phone, amount=5))
+        [RefundIssued(amount=Decimal('5.00'), reason=None)]
+        """
         return decide(self.aggregate, self.deciders, state, command)
 
     def handle(
@@ -232,12 +255,12 @@ class Desk:
         )
         for attempt in range(self.attempts):
             if attempt:
-                time.sleep(random.uniform(0, min(PAUSE * 2**attempt, LONGEST)))
+                time.sleep(random.uniform(0, min(PAUSE * 2 ** min(attempt, 10), LONGEST)))
             life = self._life(aggregate_id) if self._load is None or command_id is not None else []
             done = [event for event in life if _caused(event, asked)]
             if done:
                 return self._handled(aggregate_id, done[-1].version, [one.payload for one in done], asked)
-            state = self._load(aggregate_id) if self._load else self._fold(aggregate_id, life)
+            state = self._state(aggregate_id, life)
             if expected_version is not None and state.version != expected_version:
                 raise out_of_step(aggregate_id, expected_version, state.version)
             decided = self.decide(state, command)
@@ -255,7 +278,7 @@ class Desk:
         raise last
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {self.log.url}: {len(self.deciders)} commands>"
+        return f"<{type(self).__name__} of {self.aggregate.__name__} on {self.log.url}>"
 
     def _repr_html_(self) -> str:
         named = ", ".join(kind.__name__ for kind in self.deciders)
@@ -274,6 +297,14 @@ class Desk:
             return self._fold(aggregate_id, self._life(aggregate_id)[:version])
 
         return Handled(aggregate_id, version, tuple(events), command_id, look)
+
+    def _state(self, aggregate_id: str, life: list[Event]) -> State:
+        if self._load is None:
+            return self._fold(aggregate_id, life)
+        try:
+            return self._load(aggregate_id)
+        except NoSuchAggregate:
+            return self.aggregate.initial(aggregate_id)
 
     def _fold(self, aggregate_id: str, life: list[Event]) -> State:
         return self.aggregate.fold(life, start=self.aggregate.initial(aggregate_id))

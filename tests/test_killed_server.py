@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from uuid import uuid4
@@ -15,7 +16,7 @@ import pytest
 from servers import Postgres, own_postgres, scratch_database
 
 import titan_lab as tl
-from titan_lab.errors import OpenError, TitanError, VersionConflict
+from titan_lab.errors import OpenError, RaceError, TitanError, VersionConflict
 from titan_lab.event import EVENTS
 
 pytestmark = pytest.mark.slow
@@ -221,3 +222,18 @@ def test_the_frontier_waits_for_an_idle_transaction_and_says_who_holds_it(databa
         while log.frontier.instant <= began:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_a_race_whose_server_is_killed_ends_and_says_what_it_leaves(server: Postgres, database: str) -> None:
+    """It cannot drop its tables there; their name is in the error."""
+    with scratch_database(server.url) as scratch, ThreadPoolExecutor(1) as pool:
+        racing = pool.submit(tl.race, scratch, rounds=20)
+        time.sleep(2)
+        server.kill9()
+        with pytest.raises(OpenError, match=r"the schema titan_race_\w+ is left there") as caught:
+            racing.result(timeout=60)
+        assert "unused" not in f"{caught.value} {caught.value!r}"
+        server.start()
+        with pytest.raises(RaceError, match="it has titan_race_") as again:
+            tl.race(scratch)
+        assert "DROP SCHEMA titan_race_" in str(again.value.hint)

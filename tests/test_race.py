@@ -43,8 +43,8 @@ def leftovers(database: str) -> list[Any]:
 
 
 def test_in_postgresql_ours_misses_none_and_every_naive_reader_some(database: str) -> None:
-    """Eight writers, open, idle and prepared transactions, clocks that are wrong: six rounds."""
-    race = tl.race(database, rounds=6, seconds=2)
+    """Eight writers, open, idle and prepared transactions, clocks that are wrong: four rounds."""
+    race = tl.race(database, rounds=4, seconds=2)
     assert race.faults == []
     assert race.verdict == "proven"
     assert {row["reader"] for row in race.readers.iter_rows(named=True) if row["missed"]} >= set(NAIVE)
@@ -96,13 +96,15 @@ def marked_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Copying, "save", late)
 
 
-@pytest.mark.parametrize(("bug", "clocks"), [(unchecked, "own"), (marked_too_late, "database")])
+@pytest.mark.parametrize(
+    ("bug", "clocks", "rounds"), [(unchecked, "own", 2), (marked_too_late, "database", 3)]
+)
 def test_the_harness_notices_a_mirror_that_trusts_too_much(
-    database: str, monkeypatch: pytest.MonkeyPatch, bug: Any, clocks: str
+    database: str, monkeypatch: pytest.MonkeyPatch, bug: Any, clocks: str, rounds: int
 ) -> None:
     """Without the one precaution it misses what wrong clocks stamp, without the other what commits late."""
     bug(monkeypatch)
-    race = tl.race(database, rounds=3, seconds=1.5)
+    race = tl.race(database, rounds=rounds, seconds=1.5)
     assert race.verdict == "broken"
     ours = race.rounds.filter(kind="ours", clocks=clocks)
     assert ours["missed"].sum() > 0

@@ -18,7 +18,8 @@ class Scope:
 
     aggregates: only these ids. types: only these event types. since, until: only events whose timestamp
     lies in between, both inclusive. ids: only ids from the first on, and before the second; None is open,
-    and what has no id comes before all. from_version: only events of this version and later ones.
+    and what has no id comes before all. from_version: only events of this version and later
+    ones; what has no version comes before all.
     """
 
     aggregates: tuple[str, ...] | None = None

@@ -7,24 +7,35 @@ asked about, and if the log still holds the event it was taken after; the answer
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from titan_lab import saved
 from titan_lab.advice import EVERY, Advice
 from titan_lab.clock import Cut, Instant, check_cut, check_version, instant
+from titan_lab.decoding import read_payload
 from titan_lab.errors import InstantError, NoSuchAggregate
-from titan_lab.event import Event, records
+from titan_lab.event import EVENTS, Event, check, parse_object
 from titan_lab.fold import Aggregate, Misfit, State, declared
+from titan_lab.jsontext import FLAT, not_objects
 from titan_lab.log import EventLog
 from titan_lab.payload import Record
 from titan_lab.reducers import step
 from titan_lab.saved import Saved
+from titan_lab.scope import Scope
 from titan_lab.taking import Taken, advise, take
 
+Row: TypeAlias = tuple[Any, ...]  # version, event_type, payload, metadata, timestamp
+
+UTC = ZoneInfo("UTC")  # as moments in a frame have it
+FLAT_OBJECT = re.compile(FLAT)
+ODD = Misfit("$", "is no event as every way of folding reads it")
 STEPS = 1_000  # from so many events on, folding a whole life as columns is faster than the rest in steps
 
 
@@ -127,17 +138,18 @@ class Snapshots:
 
     def _onto(self, found: Saved, name: str, moment: datetime | None, upto: int | None) -> Loaded | str:
         """Fold the events after a snapshot onto it, or say why that cannot be done."""
-        rest = self.log.read(aggregates=name, from_version=found.version)
-        if not len(rest) or rest.row(0)[1:3] != (found.version, found.event_type):
-            return "was not taken of this log: its event is another, or gone"
-        if rest["timestamp"][0] != found.timestamp:
-            return "was not taken of this log: its event has another timestamp"
-        if len(rest) > STEPS:
-            return f"is {len(rest) - 1:,} events back, which are folded faster with all others"
-        state, valid_to, folded = found.state(name), None, 0
         try:
+            rest = self._rest(name, found.version)  # begins with the event that it was taken after
+            if not rest or rest[0][:2] != (found.version, found.event_type):
+                return "was not taken of this log: its event is another, or gone"
+            if _moment(rest[0][4]) != found.timestamp:
+                return "was not taken of this log: its event has another timestamp"
+            if len(rest) > STEPS:
+                return f"is more than {STEPS:,} events back, which are folded faster with all others"
             # All are read, also those that do not count: what one of them does to a fold it does here, too.
-            for event in [self._read(event) for event in records(rest[1:])]:
+            events = [self._event(name, *row) for row in rest[1:]]
+            state, valid_to, folded = found.state(name), None, 0
+            for event in events:
                 since = max(one for one in (event.timestamp, state.valid_from) if one is not None)
                 if (moment is not None and since > moment) or (upto is not None and event.version > upto):
                     valid_to = since
@@ -148,15 +160,44 @@ class Snapshots:
             return "is followed by an event that cannot be folded as it stands"  # folding all tells which
         fields = {column: self._as_folded(column, value) for column, value in state.as_dict().items()}
         whole = State(name, state.version, fields, state.valid_from, valid_to)
-        events = "1 event" if folded == 1 else f"{folded:,} events"
-        return Loaded(whole, f"the snapshot of version {found.version:,}, and {events} after it")
+        after = "1 event" if folded == 1 else f"{folded:,} events"
+        return Loaded(whole, f"the snapshot of version {found.version}, and {after} after it")
 
-    def _read(self, event: Event) -> Event:
-        """Read an event as a fold of all would, or raise where that may read the metadata differently."""
-        stored = event.metadata.get("schema_version")
+    def _rest(self, name: str, version: int) -> list[Row]:
+        """Read an aggregate's events from a version on; raise Misfit where `log.fold` might refuse one."""
+        if hasattr(self.log.reader, "rows_from"):
+            rows = self.log.reader.rows_from(name, version, STEPS + 1)
+        else:
+            request = Scope(aggregates=(name,), from_version=version)
+            checked = [check(raw, self.log.zone) for raw in self.log.reader.frames(request, STEPS)]
+            if any(len(bad) for _, bad in checked):
+                raise ODD
+            events = pl.concat([EVENTS.to_frame(), *(good for good, _ in checked)]).filter(
+                request.predicate()
+            )
+            rows = events.drop("aggregate_id").sort("version").head(STEPS + 1).rows()
+        if any(type(row[0]) is not int for row in rows) or any(a[0] >= b[0] for a, b in pairwise(rows)):
+            raise ODD
+        return rows
+
+    def _event(
+        self, name: str, version: int, event_type: Any, payload: Any, metadata: Any, stamp: Any
+    ) -> Event:
+        """Read a row as the declaration says, or raise what is wrong with it."""
+        if not (isinstance(event_type, str) and event_type and isinstance(payload, str)):
+            raise ODD
+        told = {} if metadata is None else parse_object(metadata)
+        stored = told.get("schema_version")
         if stored is not None and (type(stored) is not int or stored < 1):
-            raise Misfit("metadata.schema_version", "is not written as a whole number from 1 on")
-        return self.aggregate.read(event)
+            raise ODD
+        if metadata is not None and not FLAT_OBJECT.match(metadata) and not_objects(pl.Series([metadata]))[0]:
+            raise ODD
+        known, read = self.aggregate.events.get(event_type), None
+        if known is not None:
+            read = read_payload(payload, known.shape, self.aggregate.chain.steps_for(event_type, stored or 1))
+        elif not_objects(pl.Series([payload]))[0]:
+            raise ODD
+        return Event(name, version, event_type, read, told, _moment(stamp))
 
     def _as_folded(self, column: str, value: Any) -> Any:
         """Give a value that steps led to as the frames of a fold have it: objects are dicts."""
@@ -197,6 +238,13 @@ class Snapshots:
         '99 % of the 500 aggregates of Order have at most 6 events: snapshots buy nothing but for 1'
         """
         return advise(self.log, self.aggregate, every)
+
+
+def _moment(stamp: Any) -> datetime:
+    found = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
+    if found.tzinfo is None:
+        raise ODD
+    return found.astimezone(UTC)
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -100,6 +100,14 @@ class Saving(Snapshots, Protocol):
 
     def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
         """Give one aggregate's stored version and state, or None."""
+        ...
+
+    def rows_from(self, aggregate_id: str, version: int, most: int) -> list[tuple[Any, ...]]:
+        """Give an aggregate's rows from a version on, in its order, and at most so many.
+
+        Each is version, event_type, payload, metadata and timestamp as the store has them, moments as text;
+        who asks checks them. May be left out: ``frames`` gives the same rows, and takes longer for a few.
+        """
         ...
 
     def save_snapshots(self, states: pl.DataFrame) -> None:
@@ -223,7 +231,12 @@ def there_already(
     told = [_event_id(text) for text in events["metadata"]]
     if told and None not in told and told == [_event_id(text) for text in stored]:
         return True
-    raise VersionConflict(
+    raise out_of_step(aggregate_id, expected_version, found)
+
+
+def out_of_step(aggregate_id: str, expected_version: int, found: int) -> VersionConflict:
+    """Say that an aggregate has another version than its writer saw."""
+    return VersionConflict(
         f"{aggregate_id} is at version {found}, and was expected at {expected_version}; nothing was written",
         hint=f"read it again, and append after version {found} what is still right then",
         aggregate_id=aggregate_id,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import polars as pl
 
 from titan_lab.backends.columns import UUID, Events
-from titan_lab.backends.contract import KEY, Appended, conflict, placed, there_already
+from titan_lab.backends.contract import KEY, SNAPSHOTS, Appended, conflict, placed, there_already
+from titan_lab.backends.ddl import SAVED
 from titan_lab.backends.server import state_of
 from titan_lab.errors import EventsError
 from titan_lab.event import EVENTS
@@ -93,7 +94,8 @@ def extend(
     db: Connection, table: Events, aggregate_id: str, events: pl.DataFrame, expected_version: int
 ) -> Appended:
     """Add events behind a version; another writer who was there first makes it a VersionConflict."""
-    _check_ids(table, pl.Series("aggregate_id", [aggregate_id]))
+    if table.uuids and not table.may_be_an_id(aggregate_id):
+        raise _no_uuid(aggregate_id)
     insert = _insert if len(events) <= FEW else _copy_behind
     # What is taken by now was free a moment ago: the other writer is found at the next try.
     return _again(lambda: _extend(db, table, aggregate_id, events, expected_version, insert), (*AGAIN, TAKEN))
@@ -147,6 +149,22 @@ def _copy_behind(
     return True
 
 
+def save(db: Connection, states: pl.DataFrame) -> None:
+    """Save states, none in the place of a later one."""
+    statement = (
+        f"INSERT INTO {SAVED} ({', '.join(SNAPSHOTS)}) VALUES (%s, %s, %s) ON CONFLICT (aggregate_id)"
+        " DO UPDATE SET version = excluded.version, state = excluded.state, timestamp = excluded.timestamp"
+        f" WHERE excluded.version >= {SAVED}.version"
+    )
+    rows = states.select(list(SNAPSHOTS)).sort("aggregate_id").rows()  # two writers lock in one order
+
+    def attempt() -> None:
+        with db.transaction():
+            db.cursor().executemany(statement, rows)
+
+    _again(attempt, AGAIN)
+
+
 def _again(attempt: Callable[[], T], states: tuple[str, ...]) -> T:
     """Try again, a bounded number of times, what failed as a whole because of somebody else."""
     for tried in range(1, TRIES + 1):
@@ -160,12 +178,14 @@ def _again(attempt: Callable[[], T], states: tuple[str, ...]) -> T:
 
 
 def _check_ids(table: Events, ids: pl.Series) -> None:
-    if not table.uuids:
-        return
-    other = ids.filter(~ids.str.contains(f"^{UUID}$"))
+    other = ids.filter(~ids.str.contains(f"^{UUID}$")) if table.uuids else ids.clear()
     if len(other):
-        raise EventsError(
-            f"{other[0]!r} is no UUID as the table has them; nothing was written",
-            hint="550e8400-e29b-41d4-a716-446655440000: lower case, with dashes; uuid5 makes one of a name",
-            aggregate_ids=other,
-        )
+        raise _no_uuid(other[0])
+
+
+def _no_uuid(aggregate_id: str) -> EventsError:
+    return EventsError(
+        f"{aggregate_id!r} is no UUID as the table has them; nothing was written",
+        hint="550e8400-e29b-41d4-a716-446655440000: lower case, with dashes; uuid5 makes one of a name",
+        aggregate_id=aggregate_id,
+    )

@@ -112,6 +112,14 @@ class SqliteStore:
             found: tuple[int, str] | None = db.execute(wanted, (aggregate_id,)).fetchone()
         return found
 
+    def rows_from(self, aggregate_id: str, version: int, most: int) -> list[tuple[Any, ...]]:
+        """Look an aggregate's last rows up by its key."""
+        with self._session() as db:
+            wanted = (
+                f"SELECT {COLUMNS.partition(', ')[2]} FROM {TABLE} WHERE aggregate_id = ? AND version >= ?"
+            )
+            return db.execute(f"{wanted} ORDER BY version LIMIT ?", (aggregate_id, version, most)).fetchall()
+
     def save_snapshots(self, states: pl.DataFrame) -> None:
         """Insert or replace in one transaction, never an older state."""
         if not self.writable:
@@ -324,8 +332,7 @@ def _has_saved(db: sqlite3.Connection) -> bool:
 
 
 def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    # What is no version cannot be judged, and is let through.
-    late = [] if scope.from_version is None else [("(version >= ? OR version IS NULL)", scope.from_version)]
+    late = [] if scope.from_version is None else [("version >= ?", scope.from_version)]
     if scope.aggregates is None:
         first, end = scope.ids
         # What has no id comes before all, as in `Scope`.

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titan_lab.backends.contract import Reader
-from titan_lab.backends.manifest import KEPT
+from titan_lab.backends.manifest import KEPT, read_manifest
 from titan_lab.backends.mirror import MirrorStore
 from titan_lab.errors import KeepError, MirrorError
 from titan_lab.fold import Aggregate
 from titan_lab.mirror.copying import Progress
 from titan_lab.mirror.sync import check_source, sync
 from titan_lab.mirror.synced import Synced
+from titan_lab.notebook.html import card
 
 if TYPE_CHECKING:
     from titan_lab.book import Book
@@ -66,6 +67,12 @@ class Copied:
             if how.get("pieces") is not None or how.get("memory") is not None:
                 raise
             return log.fold(aggregate, **how)  # a folder that cannot be written can be read
+
+    def _repr_html_(self) -> str:
+        log: Any = super()
+        if read_manifest(self.path) is not None:
+            return log._repr_html_()
+        return card(f"Mirror {self.url}", {"synced": "not yet: .sync() begins"})
 
     def __repr__(self) -> str:
         return f"<Mirror {self.url}{f' of {self.source.url}' if self.source else ''}>"

@@ -17,6 +17,10 @@ BENCHES = {
     "funnel": "funnel",
     "branch": "branch",
     "long_order": "long_order",
+    "long_order_postgres": "long_order_postgres",
+    "append": "append",
+    "mirror": "mirror",
+    "long_order_saved": "long_order_saved",
     "import": "import_time",
     "job_overhead": "job_overhead",
 }

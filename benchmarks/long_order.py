@@ -61,7 +61,7 @@ def measure(options: Options) -> Iterator[dict]:
         file = Path(folder) / "orders.db"
         write_table(file, rows)
         log = tl.open(f"sqlite:///{file}")
-        repository = Repository(Path(folder) / "eventsourcing.db", rows)
+        repository = Repository(in_sqlite(folder), rows)
         engines = [
             Engine(OURS, lambda: log.fold(tl.Order, aggregates=[LONG])[LONG].at(LATER), told),
             Engine("eventsourcing", lambda: repository.get(LONG), told),
@@ -141,6 +141,12 @@ def write_table(file: Path, rows: list[Row]) -> None:
     db.close()
 
 
+def as_frame(rows: list[Row]) -> pl.DataFrame:
+    """Lay the events out as a frame of them."""
+    frame = pl.DataFrame(rows, schema=list(Row._fields), orient="row")
+    return frame.with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
+
+
 def told(state: Any) -> dict[str, Any]:
     items = [{**item, "price": Decimal(item["price"])} for item in state.items]
     names = ("version", "user_id", "status", "total", "paid", "refunded", "tracking", "reason")
@@ -150,16 +156,23 @@ def told(state: Any) -> dict[str, Any]:
 # --- eventsourcing --------------------------------------------------------------------------------
 
 
-class Repository:
-    """The same events in the library's own store."""
+def in_sqlite(folder: str) -> dict[str, str]:
+    return {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": f"{folder}/eventsourcing.db"}
 
-    def __init__(self, file: Path, rows: list[Row]) -> None:
+
+class Repository:
+    """The same events in the library's own store, which `environment` names.
+
+    snapshot_at: take a snapshot of the long order after this version, too.
+    """
+
+    def __init__(self, environment: dict[str, str], rows: list[Row], snapshot_at: int | None = None) -> None:
         from eventsourcing.application import Application
 
         from benchmarks.long_order_peer import Order
 
-        environment = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(file)}
-        self.application: Any = Application(env=environment)
+        snapshots = {} if snapshot_at is None else {"IS_SNAPSHOTTING_ENABLED": "y"}
+        self.application: Any = Application(env=environment | snapshots)
         aggregates: dict[str, Any] = {}
         for row in rows:
             payload = json.loads(row.payload, parse_float=str)
@@ -169,9 +182,11 @@ class Repository:
                 getattr(aggregates[row.aggregate_id], METHODS[row.event_type])(**payload)
         for aggregate in aggregates.values():
             self.application.save(aggregate)
+        if snapshot_at is not None:
+            self.application.take_snapshot(UUID(LONG), version=snapshot_at)
 
     def get(self, aggregate_id: str) -> Any:
-        """Rebuild the aggregate from its events: the repository has no cache and no snapshots."""
+        """Rebuild the aggregate from its events, and its snapshot if there is one: there is no cache."""
         return self.application.repository.get(UUID(aggregate_id))
 
     def close(self) -> None:

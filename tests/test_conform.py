@@ -143,7 +143,7 @@ def test_a_finding_says_what_was_found_and_what_was_expected() -> None:
     ]
     assert found.findings.schema == conform.FINDINGS
     assert found.findings["timestamp"][0] == tl.instant("2025-01-01T10:01Z")
-    assert found.counts == {illegal: 4, TOTAL: 1, gap: 2}
+    assert found.counts == {illegal: 4, TOTAL: 1, gap: 2, conform.SNAPSHOT: 0}
 
 
 def test_a_gap_says_whether_what_is_missing_was_rejected() -> None:
@@ -183,7 +183,7 @@ def test_a_machine_without_rules_has_no_illegal_transitions() -> None:
         status = machine({OrderCreated: "NEW", OrderCancelled: "GONE"})
 
     found = log_of(("a", 1, "OrderCancelled"), ("a", 2, "OrderCreated")).fold(Free).conform()
-    assert found.counts == {conform.GAP: 0}
+    assert found.counts == {conform.GAP: 0, conform.SNAPSHOT: 0}
 
 
 def test_what_the_rules_leave_out_is_an_end_and_any_may_begin() -> None:

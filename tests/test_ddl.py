@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +20,10 @@ from titan_lab.errors import SchemaError
 from titan_lab.event import EVENTS
 from titan_lab.testing.readers import frame_of, row
 
+sys.path.insert(0, str(Path(__file__).parent))
+from servers import scratch_database
+
+UPSERT = "ON CONFLICT (aggregate_id, version) DO UPDATE SET payload = excluded.payload"
 ID = "550e8400-e29b-41d4-a716-446655440000"
 
 
@@ -96,6 +102,106 @@ def test_a_new_sqlite_store_refuses_too_and_goes_on_taking_events(tmp_path: Path
     ):
         db.execute("DELETE FROM order_events")
     assert len(log) == 2
+
+
+# --- postgres ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(postgres: str) -> Iterator[str]:
+    """A database with the tables that are printed, and one event."""
+    with scratch_database(postgres) as scratch:
+        import psycopg
+
+        with psycopg.connect(scratch) as db:
+            db.execute(printed("--dialect", "postgres"))
+            db.execute("INSERT INTO order_events VALUES (%s, 1, 'OrderShipped', '{}')", (ID,))
+        yield scratch
+
+
+@pytest.mark.slow
+def test_postgres_makes_the_services_tables_of_what_is_printed(server: str) -> None:
+    """Columns with their types, what may be missing, what stands there by itself, keys and indexes."""
+    import psycopg
+
+    with psycopg.connect(server) as db:
+        columns = db.execute(
+            "SELECT table_name, column_name, data_type, is_nullable, column_default FROM"
+            " information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"
+        ).fetchall()
+        indexes = dict(
+            db.execute("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'").fetchall()
+        )
+        (longest,) = db.execute(  # type: ignore[misc]
+            "SELECT character_maximum_length FROM information_schema.columns WHERE column_name = 'event_type'"
+        ).fetchone()
+    assert columns == [
+        ("order_events", "aggregate_id", "uuid", "NO", None),
+        ("order_events", "version", "integer", "NO", None),
+        ("order_events", "event_type", "character varying", "NO", None),
+        ("order_events", "payload", "jsonb", "NO", None),
+        ("order_events", "metadata", "jsonb", "YES", None),
+        ("order_events", "timestamp", "timestamp with time zone", "YES", "now()"),
+        ("order_snapshots", "aggregate_id", "uuid", "NO", None),
+        ("order_snapshots", "version", "integer", "NO", None),
+        ("order_snapshots", "state", "jsonb", "NO", None),
+        ("order_snapshots", "timestamp", "timestamp with time zone", "YES", "now()"),
+    ]
+    assert longest == 100
+    assert {name: definition.partition(" USING ")[2] for name, definition in indexes.items()} == {
+        "order_events_pkey": "btree (aggregate_id, version)",
+        "idx_timestamp": 'btree ("timestamp")',
+        "idx_event_type": "btree (event_type)",
+        "order_snapshots_pkey": "btree (aggregate_id)",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "UPDATE order_events SET payload = '{}'",
+        "DELETE FROM order_events",
+        "DELETE FROM order_events WHERE version = 7",
+        "TRUNCATE order_events",
+        f"INSERT INTO order_events VALUES ('{ID}', 1, 'X', '{{}}') {UPSERT}",
+    ],
+)
+def test_postgres_refuses_to_change_an_event_and_names_compensation(server: str, attempt: str) -> None:
+    """To its superuser, too."""
+    import psycopg
+
+    with psycopg.connect(server) as db:
+        with pytest.raises(psycopg.errors.RestrictViolation, match="never changed or removed") as refused:
+            db.execute(attempt)
+        db.rollback()
+        assert refused.value.diag.message_hint == "append an event that compensates, such as OrderCorrected"
+        assert db.execute("SELECT count(*) FROM order_events").fetchone() == (1,)
+
+
+@pytest.mark.slow
+def test_an_analyst_may_read_and_nothing_else(server: str) -> None:
+    """A role that the script makes."""
+    import psycopg
+
+    name = f"analyst-{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(server, autocommit=True) as db:
+        for statement in ddl("postgres", analyst=name)[-2:]:
+            db.execute(statement)
+        try:
+            db.execute(f'SET ROLE "{name}"')
+            assert db.execute("SELECT count(*) FROM order_events").fetchone() == (1,)
+            for attempt in (
+                f"INSERT INTO order_snapshots VALUES ('{ID}', 1, '{{}}')",
+                "DROP TABLE order_events",
+                "ALTER TABLE order_events DISABLE TRIGGER ALL",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    db.execute(attempt)
+        finally:
+            db.execute("RESET ROLE")
+            db.execute(f'DROP OWNED BY "{name}"')
+            db.execute(f'DROP ROLE "{name}"')
 
 
 # --- cockroach: there was no server to run it, so this is the text itself -----------------------------------

@@ -70,7 +70,7 @@ def test_the_addresses_in_the_table_of_stores_open() -> None:
     addresses = re.findall(r"^\| `(\w+)` \|.*\| `(.*)` \|$", table, re.MULTILINE)
     assert len(addresses) == len(BACKENDS)
     for scheme, address in addresses:
-        if scheme in ("cockroachdb", "postgresql"):  # opened in the tests that have a server
+        if scheme in ("cockroachdb", "mirror", "postgresql"):  # opened in the tests that have one
             continue
         with open_log(address) as log:
             assert type(log.reader).__name__ == BACKENDS[scheme][1]

@@ -26,23 +26,36 @@ __version__ = "0.1.0"
 # name -> where it lives
 _PUBLIC = {
     "Aggregate": "fold",
+    "AuthorizePayment": "orders.commands",
+    "CancelOrder": "orders.commands",
     "Check": "fold",
+    "Command": "command",
+    "CorrectOrder": "orders.commands",
+    "CreateOrder": "orders.commands",
+    "DeliverOrder": "orders.commands",
+    "Desk": "command",
     "Event": "event",
     "EventLog": "log",
     "EventType": "payload",
+    "IssueRefund": "orders.commands",
     "ItemsReturned": "orders.events",
     "Ledger": "jobs.ledger",
     "Metadata": "draft",
+    "ModifyOrder": "orders.commands",
     "Order": "orders.order",
     "OrderCancelled": "orders.events",
     "OrderCorrected": "orders.events",
     "OrderCreated": "orders.events",
     "OrderDelivered": "orders.events",
+    "OrderDesk": "orders.commands",
     "OrderModified": "orders.events",
     "OrderShipped": "orders.events",
     "PaymentAuthorized": "orders.events",
     "Record": "payload",
     "RefundIssued": "orders.events",
+    "ReturnItems": "orders.commands",
+    "ShipOrder": "orders.commands",
+    "Snapshots": "snapshot",
     "TitanError": "errors",
     "collect": "reducers",
     "count": "reducers",
@@ -92,6 +105,8 @@ def unload_ipython_extension(shell: Any) -> None:
 
 if TYPE_CHECKING:
     from titan_lab.clock import instant as instant
+    from titan_lab.command import Command as Command
+    from titan_lab.command import Desk as Desk
     from titan_lab.connect import from_frame as from_frame
     from titan_lab.connect import open_log as open  # noqa: F401
     from titan_lab.draft import Metadata as Metadata
@@ -105,6 +120,16 @@ if TYPE_CHECKING:
     from titan_lab.notebook.masked import mask as mask
     from titan_lab.notebook.masked import unmasked as unmasked
     from titan_lab.notebook.nothing import nothing_to_do as nothing_to_do
+    from titan_lab.orders.commands import AuthorizePayment as AuthorizePayment
+    from titan_lab.orders.commands import CancelOrder as CancelOrder
+    from titan_lab.orders.commands import CorrectOrder as CorrectOrder
+    from titan_lab.orders.commands import CreateOrder as CreateOrder
+    from titan_lab.orders.commands import DeliverOrder as DeliverOrder
+    from titan_lab.orders.commands import IssueRefund as IssueRefund
+    from titan_lab.orders.commands import ModifyOrder as ModifyOrder
+    from titan_lab.orders.commands import OrderDesk as OrderDesk
+    from titan_lab.orders.commands import ReturnItems as ReturnItems
+    from titan_lab.orders.commands import ShipOrder as ShipOrder
     from titan_lab.orders.events import ItemsReturned as ItemsReturned
     from titan_lab.orders.events import OrderCancelled as OrderCancelled
     from titan_lab.orders.events import OrderCorrected as OrderCorrected
@@ -126,5 +151,6 @@ if TYPE_CHECKING:
     from titan_lab.reducers import smallest as smallest
     from titan_lab.reducers import step as step
     from titan_lab.reducers import total_of as total_of
+    from titan_lab.snapshot import Snapshots as Snapshots
     from titan_lab.upcast import fill as fill
     from titan_lab.upcast import upcaster as upcaster

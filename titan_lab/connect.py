@@ -13,13 +13,14 @@ from titan_lab.clock import zone_of
 from titan_lab.errors import EventsError, UnknownScheme, nearest
 from titan_lab.event import as_json
 from titan_lab.frames import as_frame
-from titan_lab.log import EventLog
+from titan_lab.log import EventLog, Mirror
 from titan_lab.redacted import redact
 
 # scheme -> module and class, imported when first asked for; README's table of stores is checked against it.
 BACKENDS: dict[str, tuple[str, str]] = {
     "cockroachdb": ("titan_lab.backends.cockroach", "CockroachStore"),
     "memory": ("titan_lab.backends.memory", "MemoryStore"),
+    "mirror": ("titan_lab.backends.mirror", "MirrorStore"),
     "parquet": ("titan_lab.backends.parquet", "ParquetStore"),
     "postgresql": ("titan_lab.backends.postgres", "PostgresStore"),
     "sqlite": ("titan_lab.backends.sqlite", "SqliteStore"),
@@ -31,9 +32,9 @@ def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> Ev
     """Open a store by its URL; public as ``tl.open``.
 
     url: ``sqlite:///relative.db`` (four slashes: absolute), ``parquet://folder_or_file`` (three: absolute),
-    ``postgresql://USER@HOST/DATABASE``, ``cockroachdb://USER@HOST:26257/DATABASE``, ``memory://``.
-    writable: allow appending, and make a store that is not there. zone: how moments and bare dates without a
-    zone are read, an IANA name; without one a naive moment is an error.
+    ``postgresql://USER@HOST/DATABASE``, ``cockroachdb://USER@HOST:26257/DATABASE``, ``mirror://folder``,
+    ``memory://``. writable: allow appending, and make a store that is not there. zone: how moments and bare
+    dates without a zone are read, an IANA name; without one a naive moment is an error.
 
     Raises UnknownScheme, OpenError for what is no such store, EventsError for a missing column.
 
@@ -53,6 +54,8 @@ def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> Ev
         )
     module, name = BACKENDS[scheme]
     store = getattr(import_module(module), name).open(address, writable)
+    if scheme == "mirror":
+        return Mirror(store, zone=zone)
     return EventLog(store, zone=zone, writable=writable or scheme == "memory")
 
 

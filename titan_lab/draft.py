@@ -23,6 +23,8 @@ from titan_lab.payload import EventType, Record
 
 DRAFT = pl.Schema({name: EVENTS[name] for name in ("event_type", "payload", "metadata", "timestamp")})
 LARGE = 64 * 1024  # bytes; what every reader of a history must read again and again
+APART = r"event_id|schema_version|effective_at|\\"  # a name that may be written with an escape, too
+NOTHING_SAID = r"^\{\s*$"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +56,7 @@ class Draft(NamedTuple):
 
     event_type: str
     payload: str
-    metadata: Mapping[str, Any]
+    metadata: str | None
     timestamp: datetime | None
 
 
@@ -75,34 +77,53 @@ def draft(
         raise EventsError(
             f"{aggregate_id!r} is no aggregate_id, which is text", hint="log.append('order-1', ...)"
         )
-    found = _drafts(aggregate_id, events, expected_version, zone)
     said = metadata or Metadata()
     shared, stem = _spelled(said.as_dict(), zone), said.event_id or str(uuid.uuid4())
-    head = as_written(shared)[:-1] + (", " if shared else "")
-    texts, ids = [], set()
-    for number, one in enumerate(found, start=1):
-        event_id = f"{stem}:{number}"
-        if one.metadata:
-            told = shared | _spelled(one.metadata, zone)
-            event_id = told.setdefault("event_id", event_id)
-            texts.append(as_written(told))
-        else:
-            texts.append(f'{head}"event_id": {json.dumps(event_id)}}}')
-        ids.add(event_id)
-    if len(ids) < len(found):
+    if isinstance(events, EventType | Event | Mapping):
+        events = [events]
+    if isinstance(events, str) or not isinstance(events, Iterable) or hasattr(events, "columns"):
+        frame = as_frame(events, "what is to be appended", EventsError)
+        found = _of_frame(aggregate_id, frame, expected_version, zone)
+        told, ids = _all_told(found["metadata"], shared, stem, zone)
+    else:
+        found = _of_several(aggregate_id, events, expected_version, zone)
+        told, ids = _each_told(found["metadata"], range(len(found)), shared, stem, zone)
+    if len(set(ids)) < len(ids):
         raise EventsError(
             "two of the events have the same event_id", hint="leave it out, and each gets its own"
         )
     _warn_if_large(aggregate_id, found, large)
-    return pl.DataFrame(
-        {
-            "event_type": [one.event_type for one in found],
-            "payload": [one.payload for one in found],
-            "metadata": texts,
-            "timestamp": [one.timestamp for one in found],
-        },
-        schema=DRAFT,
-    )
+    return found.with_columns(told.alias("metadata"))
+
+
+def _each_told(
+    texts: pl.Series, places: Iterable[int], shared: dict[str, Any], stem: str, zone: str | None
+) -> tuple[pl.Series, list[Any]]:
+    """Give what is to be told of some events, one by one: what all share, their own, and an event_id."""
+    told: list[str] = []
+    ids: list[Any] = []
+    for place in places:
+        text = texts[place]
+        one = shared | (_spelled(parse_object(text), zone) if text else {})
+        ids.append(one.setdefault("event_id", f"{stem}:{place + 1}"))
+        told.append(as_written(one))
+    return pl.Series("metadata", told, pl.String), ids
+
+
+def _all_told(
+    texts: pl.Series, shared: dict[str, Any], stem: str, zone: str | None
+) -> tuple[pl.Series, list[Any]]:
+    """Give what ``_each_told`` gives, of all events at once where a text need only be added to."""
+    apart = (texts.is_not_null() & (bool(shared) | texts.str.contains(APART))).arg_true()
+    begun = texts.str.strip_chars().str.head(-1).fill_null(as_written(shared)[:-1])
+    comma = pl.when(begun.str.contains(NOTHING_SAID)).then(pl.lit("")).otherwise(pl.lit(", "))
+    numbers = pl.int_range(1, len(texts) + 1, eager=True).cast(pl.String)
+    added = pl.select(begun + comma + f'"event_id": {json.dumps(stem)[:-1]}:' + numbers + '"}').to_series()
+    told, own = _each_told(texts, apart, shared, stem, zone)
+    ids: list[Any] = (f"{stem}:" + numbers).to_list() if own else []
+    for place, one in zip(apart, own, strict=True):
+        ids[place] = one
+    return (added.scatter(apart, told) if own else added), ids
 
 
 def as_written(value: Any, error: type[TitanError] = EventsError) -> str:
@@ -136,27 +157,23 @@ def as_written(value: Any, error: type[TitanError] = EventsError) -> str:
     raise error(f"{value!r} cannot be written as JSON", hint="give what JSON can hold")
 
 
-def _drafts(aggregate_id: str, events: Any, expected_version: int, zone: str | None) -> list[Draft]:
-    if isinstance(events, EventType | Event | Mapping):
-        events = [events]
-    if isinstance(events, str) or not isinstance(events, Iterable) or hasattr(events, "columns"):
-        frame = as_frame(events, "what is to be appended", EventsError)
-        return _of_frame(aggregate_id, frame, expected_version, zone)
+def _of_several(aggregate_id: str, events: Iterable[Any], expected: int, zone: str | None) -> pl.DataFrame:
     found = []
     for number, one in enumerate(events, start=1):
         try:
-            found.append(_of_one(aggregate_id, one, expected_version + number, zone))
+            found.append(_of_one(aggregate_id, one, expected + number, zone))
         except TitanError as error:
             error.message = (
                 f"event {number} is none that can be appended: {error.message}; nothing was written"
             )
             raise
-    return found
+    columns = zip(*found, strict=True) if found else [[]] * len(DRAFT)
+    return pl.DataFrame(dict(zip(DRAFT, columns, strict=True)), schema=DRAFT)
 
 
 def _of_one(aggregate_id: str, one: Any, version: int, zone: str | None) -> Draft:
     if isinstance(one, EventType):
-        return Draft(one.event_type, _checked(one), {}, None)
+        return Draft(one.event_type, _checked(one), None, None)
     if isinstance(one, Event):
         one = {name: getattr(one, name) for name in EVENTS}
     if not isinstance(one, Mapping):
@@ -181,11 +198,11 @@ def _of_one(aggregate_id: str, one: Any, version: int, zone: str | None) -> Draf
             f"{event_type!r} is no event_type, which is text", hint='{"event_type": "OrderShipped"}'
         )
     text = _checked(payload) if isinstance(payload, EventType) else _object_text(payload, "payload")
-    told = {} if metadata is None else parse_object(_object_text(metadata, "metadata"))
+    told = None if metadata is None else _object_text(metadata, "metadata")
     return Draft(event_type, text, told, None if stamp is None else instant(stamp, zone))
 
 
-def _of_frame(aggregate_id: str, frame: pl.DataFrame, expected: int, zone: str | None) -> list[Draft]:
+def _of_frame(aggregate_id: str, frame: pl.DataFrame, expected: int, zone: str | None) -> pl.DataFrame:
     count = len(frame)
     places = {
         "aggregate_id": pl.Series([aggregate_id] * count, dtype=pl.String),
@@ -207,8 +224,7 @@ def _of_frame(aggregate_id: str, frame: pl.DataFrame, expected: int, zone: str |
             f" First: {first['reason']} at {first['path']} in {first['raw']}",
             rejected=rejected,
         )
-    rows = good.with_columns(timestamp=good["timestamp"].set(untold, None)).select(list(DRAFT)).iter_rows()
-    return [Draft(kind, text, parse_object(told) if told else {}, stamp) for kind, text, told, stamp in rows]
+    return good.with_columns(timestamp=good["timestamp"].set(untold, None)).select(list(DRAFT))
 
 
 def _checked(one: EventType) -> str:
@@ -250,11 +266,11 @@ def _elsewhere(name: str, found: Any, due: Any) -> EventsError:
     )
 
 
-def _warn_if_large(aggregate_id: str, found: list[Draft], large: int) -> None:
-    sizes = [(len(one.payload.encode()), one.event_type) for one in found]
-    beyond = [one for one in sizes if one[0] > large]
-    if beyond:
-        size, event_type = max(beyond)
+def _warn_if_large(aggregate_id: str, found: pl.DataFrame, large: int) -> None:
+    sizes = found["payload"].str.len_bytes()
+    beyond = (sizes > large).arg_true()
+    if len(beyond):
+        size, event_type = max(zip(sizes.gather(beyond), found["event_type"].gather(beyond), strict=True))
         more = f", the largest of {len(beyond)} such payloads" if len(beyond) > 1 else ""
         warnings.warn(
             f"{event_type} of {aggregate_id} holds {size:,} bytes{more}; events should be small: keep what"

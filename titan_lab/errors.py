@@ -4,6 +4,7 @@
     ├── InstantError          not a moment: no zone, or no instant at all
     ├── OpenError             a store cannot be opened
     │   ├── UnknownScheme     no backend answers to this URL
+    │   ├── MirrorError       a folder holds no mirror, or that of another store, or cannot be written
     │   └── MissingExtra      an optional package is not installed
     ├── SchemaError           tables that a database does not have were asked for
     ├── EventsError           a frame or table lacks what events need
@@ -21,6 +22,7 @@
     ├── VersionConflict       another event already has this place
     ├── CommandError          a command holds what its declaration does not allow
     ├── Refused               a command that is not allowed in this state
+    ├── SnapshotError         a state cannot be saved, or is not to be had from the store
     ├── KeepError             a folded history cannot be kept in a folder
     ├── WriteError            a file cannot be written
     ├── QueryError            a question in SQL that cannot be asked, or fails
@@ -69,6 +71,12 @@ class OpenError(TitanError):
 
 class UnknownScheme(OpenError, ValueError):
     """No backend answers to the URL's scheme."""
+
+
+class MirrorError(OpenError, OSError):
+    """A folder holds no mirror, one that is damaged, or that of another store, or cannot be written."""
+
+    __str__ = TitanError.__str__
 
 
 class MissingExtra(OpenError, ImportError):
@@ -150,6 +158,10 @@ class CommandError(TitanError, ValueError):
 
 class Refused(TitanError, ValueError):
     """A command is not allowed in the state that its aggregate is in; nothing was written."""
+
+
+class SnapshotError(TitanError, ValueError):
+    """A state cannot be saved: the store keeps none, or no JSON holds it."""
 
 
 class KeepError(TitanError, OSError):

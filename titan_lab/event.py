@@ -133,7 +133,7 @@ def check(
         raw = raw.with_columns(metadata=pl.lit(None, pl.String))
     good = raw.select(
         aggregate_id=as_text(raw["aggregate_id"]),
-        version=_whole(raw["version"]),
+        version=whole(raw["version"]),
         event_type=as_text(raw["event_type"]),
         payload=as_json(raw["payload"]),
         metadata=as_json(raw["metadata"]),
@@ -315,7 +315,8 @@ def as_json(column: pl.Series) -> pl.Series:
     return as_text(column)
 
 
-def _whole(column: pl.Series) -> pl.Series:
+def whole(column: pl.Series) -> pl.Series:
+    """Read a column as whole numbers; null where a value is none."""
     if column.dtype.is_integer():
         return column.cast(pl.Int64, strict=False)
     if column.dtype.is_float():

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from titan_lab.backends.contract import Appended, Frontier, Reader
+from titan_lab.backends.mirror import MirrorStore
 from titan_lab.book import Book, no_such
 from titan_lab.clock import check_version
 from titan_lab.draft import LARGE, Metadata, draft
@@ -17,6 +18,7 @@ from titan_lab.errors import EventsError, KeepError, ReadOnly
 from titan_lab.event import EVENTS, REJECTED, SAME_TWICE, TAKEN, check, in_order, part_duplicates
 from titan_lab.fold import Aggregate, declared
 from titan_lab.kept.pieces import fold_kept
+from titan_lab.mirror.copied import Copied
 from titan_lab.notebook import html
 from titan_lab.scope import EVERYTHING, Scope, scope
 from titan_lab.typed import Typed, WhenNewer, typed
@@ -50,7 +52,8 @@ class EventLog(Events):
         """Read events into a frame of EVENTS, sorted by (aggregate_id, version).
 
         aggregates: an id or several; types: names or event classes; since, until: instants, both inclusive
-        and compared with `timestamp`. What cannot be an event is left out, and is in `rejected`.
+        and compared with `timestamp`; from_version: this version of an aggregate and later ones. What cannot
+        be an event is left out, and is in `rejected`.
 
         >>> from titan_lab.connect import open_log
         >>> log = open_log("sqlite:///data/samples/orders.db")
@@ -266,6 +269,19 @@ class EventLog(Events):
         self.__dict__.pop("_rejected", None)
         return added
 
+    def mirror(self, path: str | Path) -> Mirror:
+        """Give the columnar copy of this log in a folder, which ``.sync()`` makes, and brings up to date.
+
+        Raises MirrorError where the folder holds the mirror of another store, or something else.
+
+        >>> from tempfile import mkdtemp
+        >>> from titan_lab.connect import open_log
+        >>> mirror = open_log("sqlite:///data/samples/orders.db").mirror(mkdtemp())
+        >>> mirror.sync().added == len(mirror) == 12_123
+        True
+        """
+        return Mirror(MirrorStore(Path(path)), zone=self.zone, source=self.reader)
+
     def close(self) -> None:
         """Let go of the store."""
         self.reader.close()
@@ -317,8 +333,7 @@ class EventLog(Events):
     def _checked(self, request: Scope, parse_json: bool = True) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Read a scope and part good events, in order, from rejected rows."""
         good, rejected = [EVENTS.to_frame()], [REJECTED.to_frame()]
-        for raw in self.reader.frames(request, CHECKED):
-            fine, bad = check(raw, self.zone, parse_json)
+        for fine, bad in self._parted(request, parse_json):
             good.append(fine)
             rejected.append(bad)
         events = pl.concat(good)
@@ -335,9 +350,26 @@ class EventLog(Events):
             self._rejected = refused
         return events, refused
 
+    def _parted(self, request: Scope, parse_json: bool) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Read a scope, row by row an event or rejected; a store may have done so when it was written."""
+        if hasattr(self.reader, "checked"):
+            yield self.reader.checked(request)
+            return
+        for raw in self.reader.frames(request, CHECKED):
+            yield check(raw, self.zone, parse_json)
+
     @cached_property
     def _rejected(self) -> pl.DataFrame:
         return self._checked(EVERYTHING)[1]
+
+
+class Mirror(Copied, EventLog):
+    """A columnar copy of a store in a folder: a log like any other, which needs its store only to sync.
+
+    Made by ``log.mirror(path)``; ``tl.open("mirror://path")`` opens one that was synced before. It holds what
+    the store held at the last sync, and its frontier is the store's of then. What is folded of it is kept in
+    its folder: opened at once the next time, and after a sync only the aggregates with news are folded again.
+    """
 
 
 def _oddities(rows: pl.DataFrame, kind: str, detail: pl.Expr) -> pl.DataFrame:

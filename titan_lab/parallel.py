@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,11 @@ def each(work: Callable[[One], Done], ones: Iterable[One], rows: int = MANY) -> 
         return [work(one) for one in ones]
     with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
         return list(pool.map(work, ones))
+
+
+def together(*works: Callable[[], Any], rows: int) -> list[Any]:
+    """Do different works at the same time where there are many rows, and give their results in order."""
+    return each(lambda work: work(), works, rows)
 
 
 def spans(size: int, length: int) -> list[slice]:

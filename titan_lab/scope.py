@@ -8,7 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
-from titan_lab.clock import Instant, instant, interval
+from titan_lab.clock import Instant, check_version, instant, interval
 from titan_lab.errors import EventsError
 
 
@@ -18,7 +18,8 @@ class Scope:
 
     aggregates: only these ids. types: only these event types. since, until: only events whose timestamp
     lies in between, both inclusive. ids: only ids from the first on, and before the second; None is open,
-    and what has no id comes before all.
+    and what has no id comes before all. from_version: only events of this version and later
+    ones; what has no version comes before all.
     """
 
     aggregates: tuple[str, ...] | None = None
@@ -26,6 +27,7 @@ class Scope:
     since: datetime | None = None
     until: datetime | None = None
     ids: tuple[str | None, str | None] = (None, None)
+    from_version: int | None = None
 
     def predicate(self) -> pl.Expr:
         """Give the same request as a polars expression over EVENTS."""
@@ -38,6 +40,8 @@ class Scope:
             wanted = wanted & (pl.col("timestamp") >= self.since)
         if self.until is not None:
             wanted = wanted & (pl.col("timestamp") <= self.until)
+        if self.from_version is not None:
+            wanted = wanted & (pl.col("version") >= self.from_version)
         return wanted & self.within()
 
     def within(self) -> pl.Expr:
@@ -48,7 +52,7 @@ class Scope:
         return (after & before).fill_null(start is None)
 
     def __bool__(self) -> bool:
-        parts = (self.aggregates, self.types, self.since, self.until, *self.ids)
+        parts = (self.aggregates, self.types, self.since, self.until, self.from_version, *self.ids)
         return any(part is not None for part in parts)
 
 
@@ -61,6 +65,7 @@ def scope(
     since: Instant | None = None,
     until: Instant | None = None,
     zone: str | None = None,
+    from_version: int | None = None,
 ) -> Scope:
     """Build a request from what a caller writes: one id or several, names or event classes, any instant."""
     if since is not None and until is not None:
@@ -70,6 +75,7 @@ def scope(
         types=None if types is None else tuple(_type_name(kind) for kind in _several(types)),
         since=None if since is None else instant(since, zone),
         until=None if until is None else instant(until, zone),
+        from_version=None if from_version is None else check_version(from_version),
     )
 
 

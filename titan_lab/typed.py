@@ -28,7 +28,7 @@ from titan_lab.event import (
 from titan_lab.jsontext import decode, in_pieces, not_objects
 from titan_lab.marks import marks, nulls
 from titan_lab.metadata import correlation_ids
-from titan_lab.parallel import joined
+from titan_lab.parallel import joined, together
 from titan_lab.payload import EventType
 from titan_lab.upcast import Chain
 
@@ -193,12 +193,15 @@ def typed(
     """
     found, rejected = _one_for_each_key(events)
     events = found.events
-    kind, types = coded(events["event_type"])
     faults = _Faults(events)
-    schema_version = _schema_versions(events["metadata"], faults)
-    payloads, parts = events["payload"].rechunk(), []  # for gathering from several chunks is slow
-    for code, name in enumerate(types):
-        rows = np.flatnonzero(kind == code)
+    columns, schema_version, payloads = together(
+        lambda: assemble(found),
+        lambda: _schema_versions(events["metadata"], faults),
+        events["payload"].rechunk,  # for gathering from several chunks is slow
+        rows=len(events),
+    )
+    for code, name in enumerate(columns.kinds):
+        rows = np.flatnonzero(columns.kind == code)
         if name not in declared:
             broken = not_objects(payloads, rows)
             faults.add(rows[broken], NOT_JSON.path, NOT_JSON.reason)
@@ -215,8 +218,7 @@ def typed(
             for place, fault in fields.faults:
                 faults.add(same[place : place + 1], fault.path, fault.reason)
             kept = same if fields.good.all() else same[fields.good]
-            parts.append(Part(name, kept, fields.frame, stored, fields.filled))
-    columns = assemble(found, kind, types, parts)
+            columns.parts.append(Part(name, kept, fields.frame, stored, fields.filled))
     if faults:
         columns = columns.take(np.flatnonzero(~faults.rows))
     return columns, pl.concat([rejected, faults.rejected()])
@@ -302,9 +304,10 @@ def coded(types: pl.Series) -> tuple[np.ndarray, list[str]]:
     return codes, names.to_list()
 
 
-def assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Part]) -> Typed:
-    """Lay the events that were found in order out as columns."""
+def assemble(found: InOrder) -> Typed:
+    """Lay the events that were found in order out as columns, with nothing decoded yet."""
     events, starts = found.events, np.flatnonzero(found.first)
+    kind, kinds = coded(events["event_type"])
     return Typed(
         ids=events["aggregate_id"].gather(starts),
         starts=starts,
@@ -313,7 +316,6 @@ def assemble(found: InOrder, kind: np.ndarray, kinds: list[str], parts: list[Par
         kind=kind,
         kinds=kinds,
         metadata=events["metadata"],
-        parts=parts,
     )
 
 

@@ -96,6 +96,8 @@ class Events:
             if scope.until is not None:
                 most = literal(iso(scope.until))
                 parts.append(f"(timestamp <= {most} OR timestamp IS NULL OR timestamp > '{LAST}')")
+        if scope.from_version is not None:
+            parts.append(f"version >= {literal(scope.from_version)}")
         first, end = scope.ids
         if first is not None:
             parts.append(f"{self._in_order(first)} >= {literal(first)}")

@@ -10,17 +10,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
 from titan_lab.clock import iso
 from titan_lab.errors import VersionConflict
-from titan_lab.event import EVENTS, as_json, as_text, check
+from titan_lab.event import EVENTS, as_json, as_text, check, whole
 from titan_lab.notebook.html import card
 from titan_lab.scope import Scope
 
 KEY = ["aggregate_id", "version"]
+HEADS = pl.Schema({"aggregate_id": pl.String(), "events": pl.Int64(), "version": pl.Int64()})
 SNAPSHOTS = pl.Schema({"aggregate_id": pl.String(), "version": pl.Int64(), "state": pl.String()})
 
 
@@ -94,6 +95,30 @@ class Snapshots(Protocol):
         ...
 
 
+class Saving(Snapshots, Protocol):
+    """What a store may offer so that states are saved in it, one for each aggregate at most."""
+
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Give one aggregate's stored version and state, or None."""
+        ...
+
+    def rows_from(self, aggregate_id: str, version: int, most: int) -> list[tuple[Any, ...]]:
+        """Give an aggregate's rows from a version on, in its order, and at most so many.
+
+        Each is version, event_type, payload, metadata and timestamp as the store has them, moments as text;
+        who asks checks them. May be left out: ``frames`` gives the same rows, and takes longer for a few.
+        """
+        ...
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Save states, as SNAPSHOTS without nulls, all or none.
+
+        One takes the place of what its aggregate has of the same version or an earlier one, never of a later
+        one, which another writer may have saved meanwhile.
+        """
+        ...
+
+
 class Tallied(Protocol):
     """What a Reader may offer so that a copy of it is kept in step without reading all of it again."""
 
@@ -102,10 +127,18 @@ class Tallied(Protocol):
         ...
 
     def heads(self) -> pl.DataFrame:
-        """Give each aggregate's number of rows and its highest version.
+        """Give each aggregate's number of rows and its highest version, as HEADS, in any order.
 
-        Columns aggregate_id String, events Int64, version Int64; in any order.
+        Rows that are no events count as well, and those that have no aggregate_id stand under null.
         """
+        ...
+
+
+class Checked(Protocol):
+    """What a Reader may offer whose rows were checked when they were written."""
+
+    def checked(self, scope: Scope) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Give EVENTS that pass every check, and REJECTED rows; duplicates are among the events."""
         ...
 
 
@@ -129,6 +162,25 @@ class Writer(Reader, Protocol):
         Raises VersionConflict, which names both versions, where the aggregate has any other version.
         """
         ...
+
+
+def heads(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Count the rows of each aggregate_id, and take the highest of its versions, as HEADS."""
+    grouped = rows.group_by("aggregate_id").agg(events=pl.len(), version=pl.col("version").max())
+    return grouped.select(pl.col(name).cast(dtype) for name, dtype in HEADS.items()).collect(
+        engine="streaming"
+    )
+
+
+def numbered(rows: pl.DataFrame) -> pl.DataFrame:
+    """Read the keys of rows of any type: text, and a whole number or null."""
+    return rows.select(as_text(rows["aggregate_id"]), whole(rows["version"]))
+
+
+def summed(found: list[pl.DataFrame]) -> pl.DataFrame:
+    """Put the HEADS of parts of a store together."""
+    whole = pl.concat([HEADS.to_frame(), *found])
+    return whole.group_by("aggregate_id").agg(pl.col("events").sum(), pl.col("version").max())
 
 
 def part_new(stored: pl.DataFrame, events: pl.DataFrame, zone: str | None = None) -> tuple[pl.DataFrame, int]:
@@ -179,7 +231,12 @@ def there_already(
     told = [_event_id(text) for text in events["metadata"]]
     if told and None not in told and told == [_event_id(text) for text in stored]:
         return True
-    raise VersionConflict(
+    raise out_of_step(aggregate_id, expected_version, found)
+
+
+def out_of_step(aggregate_id: str, expected_version: int, found: int) -> VersionConflict:
+    """Say that an aggregate has another version than its writer saw."""
+    return VersionConflict(
         f"{aggregate_id} is at version {found}, and was expected at {expected_version}; nothing was written",
         hint=f"read it again, and append after version {found} what is still right then",
         aggregate_id=aggregate_id,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import polars as pl
 
 from titan_lab.backends.columns import UUID, Events
-from titan_lab.backends.contract import KEY, Appended, conflict, placed, there_already
+from titan_lab.backends.contract import KEY, SNAPSHOTS, Appended, conflict, placed, there_already
+from titan_lab.backends.ddl import SAVED
 from titan_lab.backends.server import state_of
 from titan_lab.errors import EventsError
 from titan_lab.event import EVENTS
@@ -156,6 +157,22 @@ def _copy_behind(
     return True
 
 
+def save(db: Connection, states: pl.DataFrame) -> None:
+    """Save states, none in the place of a later one."""
+    statement = (
+        f"INSERT INTO {SAVED} ({', '.join(SNAPSHOTS)}) VALUES (%s, %s, %s) ON CONFLICT (aggregate_id)"
+        " DO UPDATE SET version = excluded.version, state = excluded.state, timestamp = excluded.timestamp"
+        f" WHERE excluded.version >= {SAVED}.version"
+    )
+    rows = states.select(list(SNAPSHOTS)).sort("aggregate_id").rows()  # two writers lock in one order
+
+    def attempt() -> None:
+        with db.transaction():
+            db.cursor().executemany(statement, rows)
+
+    _again(attempt, AGAIN)
+
+
 def _again(attempt: Callable[[], T], states: tuple[str, ...]) -> T:
     """Try again, a bounded number of times, what failed as a whole because of somebody else."""
     for tried in range(1, TRIES + 1):
@@ -177,7 +194,7 @@ def _check_ids(table: Events, ids: pl.Series) -> None:
 
 def _no_id(aggregate_id: str) -> EventsError:
     return EventsError(
-        f"{aggregate_id!r} is no id that the table can hold; nothing was written",
+        f"{aggregate_id!r} is no id in this table; nothing was written",
         hint="a UUID in lower case, 550e8400-e29b-41d4-a716-446655440000; uuid5 makes one of a name",
         aggregate_id=aggregate_id,
     )

@@ -6,11 +6,22 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
-from titan_lab.backends.contract import Appended, Frontier, extension, part_new, versions_of
+from titan_lab.backends.contract import (
+    KEY,
+    Appended,
+    Frontier,
+    extension,
+    heads,
+    numbered,
+    part_new,
+    summed,
+    versions_of,
+)
 from titan_lab.errors import EventsError, OpenError, ReadOnly
 from titan_lab.event import EVENTS, as_text, moments
 from titan_lab.scope import EVERYTHING, Scope
@@ -63,6 +74,8 @@ class ParquetStore:
                 # Ids of another type are text only once they were checked; whoever asked filters those.
                 if scope.ids != EVERYTHING.ids and rows.collect_schema()["aggregate_id"] == pl.String:
                     rows = rows.filter(scope.within())
+                if scope.since is not None:
+                    rows = rows.filter(_passes(rows, scope.since))
                 if scope.aggregates is not None:
                     rows = rows.filter(pl.col("aggregate_id").cast(pl.String).is_in(list(scope.aggregates)))
                 frame = rows.collect()
@@ -79,6 +92,24 @@ class ParquetStore:
             latest = stamps.max()
             last = latest if last is None or (latest is not None and latest > last) else last  # type: ignore[operator]
         return Frontier(last, "the end of the files")  # type: ignore[arg-type]
+
+    def tally(self, before: datetime) -> int:
+        """Count the rows whose timestamp is before an instant."""
+        count = 0
+        for file in self.files():
+            with _told_as_open_errors(file):
+                stamps = moments(pl.read_parquet(file, columns=["timestamp"])["timestamp"])
+            count += int((stamps < before).sum())
+        return count
+
+    def heads(self) -> pl.DataFrame:
+        """Give each aggregate's number of rows and its highest version, as HEADS."""
+        found = []
+        for file in self.files():
+            with _told_as_open_errors(file):
+                keys = pl.read_parquet(file, columns=KEY)
+            found.append(heads(numbered(keys).lazy()))
+        return summed(found)
 
     def facts(self) -> dict[str, list[int]]:
         """Tell size, time and inode of each file: one that took its place may have its size and its time."""
@@ -189,6 +220,14 @@ class ParquetStore:
                 hint=f"the columns are {', '.join(EVENTS)}; tl.from_frame(frame, ...) names yours",
                 missing=missing,
             )
+
+
+def _passes(rows: pl.LazyFrame, since: datetime) -> pl.Expr:
+    """Leave out what is stamped before an instant; what is no instant, or not written as one, is left."""
+    stamp, dtype = pl.col("timestamp"), rows.collect_schema()["timestamp"]
+    if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
+        return pl.lit(True)
+    return ((stamp >= since) | (stamp < datetime.min.replace(tzinfo=UTC))).fill_null(True)
 
 
 @contextmanager

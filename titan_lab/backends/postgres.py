@@ -14,12 +14,14 @@ from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier
 from titan_lab.backends.ddl import SAVED, TABLE, Dialect, ddl
 from titan_lab.backends.server import Server, state_of
 from titan_lab.clock import iso
-from titan_lab.errors import ReadOnly
+from titan_lab.errors import OpenError, ReadOnly
 from titan_lab.scope import Scope
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
+NO_TABLE: Final = "42P01"
+NO_SUCH_VALUE: Final = "22P02"  # of a column's type, such as an id that is no UUID
 MADE_MEANWHILE: Final = ("42P06", "42P07", "42723", "23505")  # by another who opened the same empty store
 
 
@@ -71,6 +73,30 @@ class PostgresStore:
             ).fetchall()
         return pl.DataFrame(rows, SNAPSHOTS, orient="row")
 
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Look one up; a database without the table has none."""
+        if not self.events.may_be_an_id(aggregate_id):
+            return None
+        with self.server.session() as db:
+            wanted = f"SELECT version::bigint, state::text FROM {SAVED} WHERE aggregate_id = %s"
+            try:
+                return db.execute(wanted, (aggregate_id,)).fetchone()
+            except Exception as error:
+                if state_of(error) not in (NO_TABLE, NO_SUCH_VALUE):
+                    raise
+        return None
+
+    def rows_from(self, aggregate_id: str, version: int, most: int) -> list[tuple[Any, ...]]:
+        """Look an aggregate's last rows up by its key: a few of them come sooner than as Arrow."""
+        columns = "version::bigint, event_type::text, payload::text, metadata::text, timestamp::text"
+        wanted = (
+            f"SELECT {columns} FROM {self.events.name}"
+            f" WHERE aggregate_id = {self.events.cast('aggregate_id', '%s')} AND version >= %s"
+            " ORDER BY version LIMIT %s"
+        )
+        with self.server.session() as db:
+            return db.execute(wanted, (aggregate_id, version, most)).fetchall()
+
     def tally(self, before: datetime) -> int:
         """Count the rows whose timestamp is before an instant, exclusive."""
         with self.server.session() as db:
@@ -119,6 +145,19 @@ class PostgresStore:
         """Add events behind an aggregate's version in one statement, which finds it so or adds nothing."""
         with self._writing() as db:
             return inserts.extend(db, self.events, aggregate_id, events, expected_version)
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Insert or replace in one transaction, never an older state."""
+        with self._writing() as db:
+            try:
+                inserts.save(db, states)
+            except Exception as error:
+                if state_of(error) != NO_TABLE:
+                    raise
+                raise OpenError(
+                    f"{self.url} has no table {SAVED}",
+                    hint=f"titan schema --dialect {self.tables} prints how to make it",
+                ) from None
 
     def _writing(self) -> Any:
         if not self.writable:

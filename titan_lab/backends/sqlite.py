@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -14,15 +15,32 @@ from urllib.parse import quote
 
 import polars as pl
 
-from titan_lab.backends.contract import SNAPSHOTS, Appended, Frontier, conflict, placed, there_already
-from titan_lab.backends.ddl import SAVED, TABLE, ddl, script
+from titan_lab.backends.contract import (
+    HEADS,
+    SNAPSHOTS,
+    Appended,
+    Frontier,
+    conflict,
+    numbered,
+    placed,
+    summed,
+    there_already,
+)
+from titan_lab.backends.ddl import NOW, SAVED, TABLE, ddl, script
 from titan_lab.clock import instant
 from titan_lab.errors import EventsError, InstantError, OpenError, ReadOnly, nearest
-from titan_lab.event import EVENTS, as_text
+from titan_lab.event import EVENTS, as_text, moments
 from titan_lab.scope import Scope
 
 COLUMNS = ", ".join(EVENTS)
 WRITTEN = "%Y-%m-%dT%H:%M:%S%.6fZ"
+# A moment as it is written, which can be compared as text; 29 February is left to those who know the years.
+DIGITS = re.sub(r"\d", "[0-9]", "0000-00-00T00:00:00.000000Z")
+PLAIN = f"""(typeof(timestamp) = 'text' AND timestamp GLOB '{DIGITS}' AND timestamp > '0001'
+    AND substr(timestamp, 6, 2) BETWEEN '01' AND '12' AND substr(timestamp, 9, 2) BETWEEN '01' AND '31'
+    AND substr(timestamp, 6, 5) NOT IN ('02-29', '02-30', '02-31', '04-31', '06-31', '09-31', '11-31')
+    AND substr(timestamp, 12, 2) < '24' AND substr(timestamp, 15, 2) < '60'
+    AND substr(timestamp, 18, 2) < '60')"""
 # A file from elsewhere may hold a version that is no number, which no event can have.
 LAST = f"""SELECT version FROM {TABLE} WHERE aggregate_id = ? AND typeof(version) = 'integer'
     ORDER BY version DESC LIMIT 1"""
@@ -57,6 +75,9 @@ class SqliteStore:
             db.execute("BEGIN")  # one state of the store for all frames
             db.text_factory = bytes  # text that is no UTF-8 must not stop the good rows beside it
             for where, values in _wheres(scope):
+                if scope.since is not None:
+                    where = f"{where} {'AND' if where else 'WHERE'} (timestamp < ? AND {PLAIN}) IS NOT TRUE"
+                    values = (*values, _written(scope.since))
                 rows = db.execute(
                     f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY aggregate_id, version", values
                 )
@@ -76,11 +97,48 @@ class SqliteStore:
         """Read the table `order_snapshots`; a file without it has none."""
         with self._session() as db:
             db.text_factory = bytes
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone():
+            if not _has_saved(db):
                 return SNAPSHOTS.to_frame()
             rows = db.execute(f"SELECT {', '.join(SNAPSHOTS)} FROM {SAVED} ORDER BY aggregate_id").fetchall()
         columns = [_series(name, [row[place] for row in rows]) for place, name in enumerate(SNAPSHOTS)]
         return pl.DataFrame(columns).cast(dict(SNAPSHOTS), strict=False)  # type: ignore[arg-type]
+
+    def snapshot(self, aggregate_id: str) -> tuple[int, str] | None:
+        """Look one up; a file without the table has none."""
+        with self._session() as db:
+            if not _has_saved(db):
+                return None
+            wanted = f"SELECT version, state FROM {SAVED} WHERE aggregate_id = ?"
+            found: tuple[int, str] | None = db.execute(wanted, (aggregate_id,)).fetchone()
+        return found
+
+    def rows_from(self, aggregate_id: str, version: int, most: int) -> list[tuple[Any, ...]]:
+        """Look an aggregate's last rows up by its key."""
+        with self._session() as db:
+            wanted = (
+                f"SELECT {COLUMNS.partition(', ')[2]} FROM {TABLE} WHERE aggregate_id = ? AND version >= ?"
+            )
+            return db.execute(f"{wanted} ORDER BY version LIMIT ?", (aggregate_id, version, most)).fetchall()
+
+    def save_snapshots(self, states: pl.DataFrame) -> None:
+        """Insert or replace in one transaction, never an older state."""
+        if not self.writable:
+            raise ReadOnly(f"{self.url} is open for reading only", hint="tl.open(url, writable=True)")
+        columns = ", ".join(SNAPSHOTS)
+        with self._session() as db:
+            if not _has_saved(db):
+                raise OpenError(
+                    f"{self.path} has no table {SAVED}",
+                    hint="titan schema --dialect sqlite prints how to make it",
+                )
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
+                f"INSERT INTO {SAVED} ({columns}) VALUES (?, ?, ?) ON CONFLICT (aggregate_id) DO UPDATE"
+                f" SET version = excluded.version, state = excluded.state, timestamp = {NOW}"
+                f" WHERE excluded.version >= {SAVED}.version",
+                states.select(list(SNAPSHOTS)).iter_rows(),
+            )
+            db.execute("COMMIT")
 
     def facts(self) -> dict[str, list[int]]:
         """Tell size, time and inode of the file and of the log beside it, and how often it was written to."""
@@ -115,6 +173,29 @@ class SqliteStore:
             rows = db.execute(f"SELECT aggregate_id FROM {TABLE} ORDER BY aggregate_id")
             ids = [name for (name,) in islice(rows, 0, None, max(events // most, 1))]
         return as_text(_series("aggregate_id", ids)), events
+
+    def tally(self, before: datetime) -> int:
+        """Count the rows whose timestamp is before an instant."""
+        count = f"SELECT count(*) FROM {TABLE} WHERE timestamp < ? AND {PLAIN}"
+        with self._session() as db:
+            db.execute("BEGIN")
+            (plain,) = db.execute(count, (_written(before),)).fetchone()
+            db.text_factory = bytes
+            others = db.execute(f"SELECT timestamp FROM {TABLE} WHERE NOT {PLAIN}").fetchall()
+        return plain + int((moments(_series("timestamp", [one for (one,) in others])) < before).sum())
+
+    def heads(self) -> pl.DataFrame:
+        """Give each aggregate's number of rows and its highest version, as HEADS."""
+        with self._session() as db:
+            db.text_factory = bytes
+            rows = db.execute(
+                f"SELECT aggregate_id, max(version), count(*) FROM {TABLE} GROUP BY aggregate_id"
+            ).fetchall()
+        ids, versions, counts = ([row[place] for row in rows] for place in range(3))
+        keys = pl.DataFrame([_series("aggregate_id", ids), _series("version", versions)])
+        return summed(
+            [numbered(keys).with_columns(events=pl.Series(counts, dtype=pl.Int64)).select(list(HEADS))]
+        )
 
     def append(self, events: pl.DataFrame) -> Appended:
         """Insert in one transaction; a clash with a different event takes everything back."""
@@ -246,11 +327,16 @@ class SqliteStore:
             ) from error
 
 
-def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _has_saved(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (SAVED,)).fetchone() is not None
+
+
+def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    late = [] if scope.from_version is None else [("version >= ?", scope.from_version)]
     if scope.aggregates is None:
         first, end = scope.ids
         # What has no id comes before all, as in `Scope`.
-        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end)]
+        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end), *late]
         asked = [(text, one) for text, one in within if one is not None]
         yield f"WHERE {' AND '.join(text for text, _ in asked)}" if asked else "", tuple(i for _, i in asked)
         if end is not None:
@@ -258,8 +344,11 @@ def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[str, ...]]]:
         return
     ids = sorted(set(scope.aggregates))
     for start in range(0, len(ids), FEW):
-        some = tuple(ids[start : start + FEW])
-        yield f"WHERE aggregate_id IN ({', '.join('?' * len(some))})", some
+        some: tuple[Any, ...] = tuple(ids[start : start + FEW])
+        where = f"WHERE aggregate_id IN ({', '.join('?' * len(some))})"
+        for text, one in late:
+            where, some = f"{where} AND {text}", (*some, one)
+        yield where, some
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
@@ -278,6 +367,10 @@ def _series(name: str, values: list[Any]) -> pl.Series:
         return pl.Series(
             name, [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], strict=False
         )
+
+
+def _written(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
 def _differs(stored: str, written: str) -> bool:

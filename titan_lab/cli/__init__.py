@@ -54,6 +54,8 @@ for command in (
     why.explain,
     bring.import_,
     store.schema,
+    store.sync,
+    store.snapshots,
     jobs.run,
     schedule.schedule,
     schedule.backfill,

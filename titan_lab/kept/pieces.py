@@ -135,6 +135,11 @@ def parted(reader: Reader, pieces: int | None, memory: int | str | None) -> list
     room = None if memory is None else _bytes(memory)
     ids, events = _sample(reader)
     count = max(pieces or 1, 1 if room is None else -(-events * PER_EVENT // room))
+    return evenly(ids, count)
+
+
+def evenly(ids: pl.Series, count: int) -> list[Range]:
+    """Part all ids into about so many ranges, by ids that stand evenly among them."""
     ids = ids.drop_nulls().sort()
     places = np.arange(1, count) * len(ids) // count
     bounds = ids.gather(places).unique().sort().to_list() if len(ids) else []

@@ -19,11 +19,9 @@ import polars as pl
 
 from titan_lab.event import in_order
 from titan_lab.rows import Rows
-from titan_lab.typed import assemble, coded
+from titan_lab.typed import assemble
 
 
 def trails(events: pl.DataFrame) -> Rows:
     """Lay out EVENTS as rows without a fold; each (aggregate_id, version) must be there once."""
-    found = in_order(events)
-    kind, kinds = coded(found.events["event_type"])
-    return Rows(assemble(found, kind, kinds, []))
+    return Rows(assemble(in_order(events)))

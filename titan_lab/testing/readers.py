@@ -138,7 +138,7 @@ class ReaderSuite:
         ]
         assert len(log.rejected) == len(bad)
 
-    def test_a_scope_narrows_by_id_type_and_window(self, place: Path) -> None:
+    def test_a_scope_narrows_by_id_version_type_and_window(self, place: Path) -> None:
         """Both ends of a window are inclusive; ids nobody has add nothing."""
         rows = [row("a", n, timestamp=f"2025-01-01T10:00:0{n}Z") for n in (1, 2, 3)]
         self.seed(place, [*rows, row("b", 1, event_type="OrderDelivered")])
@@ -147,6 +147,8 @@ class ReaderSuite:
         assert window["version"].to_list() == [1, 2]
         assert log.read(aggregates=["b", "nobody"])["event_type"].to_list() == ["OrderDelivered"]
         assert log.read(types=["OrderDelivered"])["aggregate_id"].to_list() == ["b"]
+        assert log.read(from_version=2)["version"].to_list() == [2, 3]
+        assert log.read(aggregates=["a"], from_version=3)["version"].to_list() == [3]
         assert log.read(aggregates=[]).is_empty()
         assert log.events("a").equals(log.read(aggregates="a"))
 

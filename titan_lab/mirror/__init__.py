@@ -1,0 +1,1 @@
+"""A columnar copy of a store, kept in step with it."""

@@ -92,9 +92,12 @@ class Server:
     def engine(self) -> Engine:
         """Make an engine of SQLAlchemy, which keeps no session of its own."""
         from sqlalchemy import NullPool, create_engine
+        from sqlalchemy.exc import NoSuchModuleError
 
         try:
             return create_engine(self._settled(), poolclass=NullPool)
+        except NoSuchModuleError as error:
+            raise MissingExtra("sqlalchemy-cockroachdb", "cockroach", "a CockroachDB cluster") from error
         except ImportError as error:
             raise MissingExtra("psycopg", "postgres", PURPOSE) from error
 

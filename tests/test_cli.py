@@ -47,7 +47,7 @@ def order(user: str = "u1", price: str = "1.00") -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["inspect"], ["at"], ["diff"], ["import", "olist"], ["run"]], ids=str
+    "command", [[], ["inspect"], ["audit"], ["at"], ["diff"], ["import", "olist"], ["run"]], ids=str
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     """Which is why it answers at once."""
@@ -66,7 +66,9 @@ finally:
     assert "click" in loaded
 
 
-@pytest.mark.parametrize("name", ["demo", "inspect", "at", "diff", "blame", "explain", "import", "run"])
+@pytest.mark.parametrize(
+    "name", ["demo", "inspect", "audit", "at", "diff", "blame", "explain", "import", "run"]
+)
 def test_every_command_explains_itself(name: str) -> None:
     """`--help` of each has a sentence."""
     done = titan(name, "--help")
@@ -431,3 +433,18 @@ def test_the_version_is_told() -> None:
     import titan_lab
 
     assert titan("--version").stdout.split()[-1] == titan_lab.__version__
+
+
+def test_audit_tells_by_its_exit_code_that_something_is_odd(tmp_path: Path) -> None:
+    """Counted for people, listed for programs; a row that is no event is odd, too."""
+    done = here("audit", SAMPLES)
+    assert done.exit_code == 1
+    assert ["clock", "inversion", "588"] in [line.split() for line in done.stdout.splitlines()]
+    assert len(json.loads(here("audit", SAMPLES, "--json").stdout)) == 588
+    assert len(list(csv.DictReader(io.StringIO(here("audit", SAMPLES, "--csv").stdout)))) == 588
+
+    sound = store_of(tmp_path / "sound.parquet", ("a", 1, "OrderCreated", order()))
+    assert here("audit", sound).exit_code == 0
+    assert json.loads(here("audit", sound, "--json").stdout) == []
+    unread = here("audit", store_of(tmp_path / "unread.parquet", ("a", 1, "OrderCreated", "{")))
+    assert (unread.exit_code, "1 rows are no events" in unread.stderr) == (1, True)

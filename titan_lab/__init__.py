@@ -69,6 +69,7 @@ _PUBLIC = {
     "mask": "notebook.masked",
     "nothing_to_do": "notebook.nothing",
     "open": "connect:open_log",
+    "race": "racing.run",
     "run_job": "jobs.run",
     "smallest": "reducers",
     "step": "reducers",
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
     from titan_lab.orders.order import Order as Order
     from titan_lab.payload import EventType as EventType
     from titan_lab.payload import Record as Record
+    from titan_lab.racing.run import race as race
     from titan_lab.reducers import collect as collect
     from titan_lab.reducers import count as count
     from titan_lab.reducers import first as first

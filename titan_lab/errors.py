@@ -25,6 +25,7 @@
     ├── SnapshotError         a state cannot be saved, or is not to be had from the store
     ├── KeepError             a folded history cannot be kept in a folder
     ├── WriteError            a file cannot be written
+    ├── RaceError             nothing can be raced here
     ├── QueryError            a question in SQL that cannot be asked, or fails
     ├── MagicError            a notebook's %magic was called with what it does not understand
     ├── NotebookError         a notebook cannot be checked or refreshed
@@ -174,6 +175,10 @@ class WriteError(TitanError, OSError):
     """A file cannot be written."""
 
     __str__ = TitanError.__str__
+
+
+class RaceError(TitanError, ValueError):
+    """Writers and readers cannot be raced on this store."""
 
 
 class QueryError(TitanError, ValueError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from titan_lab.cli import bring, jobs, lab, look, notebooks, runs, schedule, store, why
+from titan_lab.cli import audit, bring, jobs, lab, look, notebooks, runs, schedule, store, why
 from titan_lab.cli.options import BAD_INPUT, INTERRUPTED, LOCKED, NO_ANSWER
 from titan_lab.errors import Locked, NoSuchAggregate, TitanError
 
@@ -48,6 +48,7 @@ def demo() -> None:
 
 for command in (
     look.inspect,
+    audit.audit,
     look.at,
     why.diff,
     why.blame,

@@ -88,6 +88,24 @@ def test_a_reader_may_not_be_talked_into_writing_by_its_url(store: str) -> None:
     assert frame["told"].to_list() == ["7s"]
 
 
+def test_a_read_that_takes_longer_than_is_allowed_is_told(store: str) -> None:
+    """By the server's own words; the session is not lost."""
+    log = tl.open(f"{store}?options=-c%20statement_timeout%3D50ms")
+    with pytest.raises(OpenError, match=r"refuses: .*statement timeout"):
+        list(log.reader.server.read("SELECT pg_sleep(2)::text", 10))
+    assert len(log) == 2
+
+
+def test_a_view_that_fails_is_told_as_what_was_read(store: str) -> None:
+    """Not as an event that cannot be written; what was asked is not repeated."""
+    with session(store) as db:
+        columns = "aggregate_id, version / (version - 2) AS version, event_type, payload, metadata, timestamp"
+        db.execute(f"CREATE VIEW divided AS SELECT {columns} FROM order_events")
+    with pytest.raises(OpenError, match=r"refuses: .*division by zero") as caught:
+        tl.open(f"{store}?table=divided").read()
+    assert "SELECT" not in str(caught.value)
+
+
 def test_the_password_is_shown_nowhere(store: str) -> None:
     """Neither in the URL, nor in a repr, a card, a basis or an error."""
     log = tl.open(store.replace(":unused@", ":hunter2@"))

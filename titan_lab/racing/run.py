@@ -15,7 +15,7 @@ import polars as pl
 
 from titan_lab.backends.ddl import TABLE
 from titan_lab.connect import open_log
-from titan_lab.errors import OpenError, RaceError, TitanError
+from titan_lab.errors import OpenError, RaceError
 from titan_lab.racing.readers import FRONTIER, NAIVE, OURS, FrontierAlone, Mirrored, Tail, Tailing
 from titan_lab.racing.report import APPENDS, ROUNDS, Race, compared
 from titan_lab.racing.scratch import Scratch, scratch_at
@@ -77,13 +77,27 @@ def race(
             if progress:
                 progress(number - 1, rounds)
             scratch.make()
-            with tempfile.TemporaryDirectory(prefix=scratch.name) as folder:
+            with tempfile.TemporaryDirectory(prefix=scratch.name) as folder, _told(scratch, number):
                 rows, counts = _Round(scratch, number, ours, Path(folder)).run(writers, seconds)
             found.append(rows)
             appends = {name: appends[name] + counts[name] for name in appends}
     finally:
         scratch.drop()
     return Race(scratch.shown, writers, seconds, scratch.prepares, pl.concat(found), appends)
+
+
+@contextmanager
+def _told(scratch: Scratch, number: int) -> Iterator[None]:
+    """Let what a driver says be an OpenError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("psycopg", "sqlite3"):
+            raise
+        raise OpenError(
+            f"the race on {scratch.shown} ended in round {number}: {redact(str(error)).strip()}",
+            hint="a race needs its database to itself, about 30 connections, and a server that stays up",
+        ) from None
 
 
 class _Round:
@@ -129,7 +143,8 @@ class _Round:
                 for thread in threads:
                     if thread.ident is not None:
                         thread.join()
-            self._raise()
+            if self.errors:  # the first: what follows it is most often its consequence
+                raise self.errors[0]
             if self.scratch.together:
                 self._let_the_frontier_pass()
             for tail in tails.values():
@@ -188,19 +203,6 @@ class _Round:
                         hint="a race needs a database that nobody else uses",
                     )
                 time.sleep(PAUSE)
-
-    def _raise(self) -> None:
-        """Raise the first error of a thread: what follows it is most often its consequence."""
-        if not self.errors:
-            return
-        error = self.errors[0]
-        if isinstance(error, TitanError | AssertionError):
-            raise error
-        raise OpenError(
-            f"the race on {self.scratch.shown} ended in round {self.number}:"
-            f" {type(error).__name__}: {redact(str(error)).strip()}",
-            hint="a race needs its server to itself, and to stay up",
-        ) from error
 
     def _appends(self, contest: Contest) -> dict[str, int]:
         """Compare what was acknowledged with what is stored."""

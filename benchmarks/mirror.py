@@ -23,7 +23,7 @@ from benchmarks.postgres import Recorder, server
 BENCH = "mirror"
 RATE = 400_000  # events a second that are promised
 SLICE = 500_000
-FEW = 100_000
+FEW, BATCH = 100_000, 10_000
 INDEXES = (
     "ALTER TABLE order_events ADD PRIMARY KEY (aggregate_id, version)",
     "CREATE INDEX idx_timestamp ON order_events(timestamp)",
@@ -68,7 +68,8 @@ def measure(options: Options) -> Iterator[dict]:
             fill(url, few)
         log, place = tl.open(url), Path(folder) / "mirror"
         recorder = Recorder(url, recorded)
-        recorder.insert(len(few))
+        for _ in range(0, len(few), BATCH):
+            recorder.insert(BATCH)
         yield from compare(
             BENCH,
             f"{len(few):,} events into an empty mirror",

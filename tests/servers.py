@@ -148,16 +148,31 @@ def postgres_url() -> Iterator[str]:
 
 
 @contextmanager
+def cockroach_url() -> Iterator[str]:
+    """Give the URL of a scratch database in the user's own CockroachDB; there is none to be started here."""
+    given = os.environ.get("TITAN_TEST_COCKROACH")
+    if not given:
+        pytest.skip(
+            "NOT PROVEN HERE: no CockroachDB (TITAN_TEST_COCKROACH=cockroachdb://USER@HOST:26257/DATABASE)"
+        )
+    with scratch_database(given) as url:
+        yield url
+
+
+@contextmanager
 def scratch_database(url: str) -> Iterator[str]:
     """Make an empty database on a server, and drop it at the end."""
     import psycopg
 
     name = f"titan_{uuid.uuid4().hex[:12]}"
+    scheme, _, rest = url.partition("://")
+    cockroach, url = scheme.startswith("cockroach"), f"postgresql://{rest}"
     head, query, tail = url.partition("?")
     with psycopg.connect(url, autocommit=True) as session:
         session.execute(f"CREATE DATABASE {name}")
     try:
-        yield f"{head.rpartition('/')[0]}/{name}{query}{tail}"
+        made = f"{head.rpartition('/')[0]}/{name}{query}{tail}"
+        yield made.replace("postgresql", "cockroachdb", 1) if cockroach else made
     finally:
         with psycopg.connect(url, autocommit=True) as session:
-            session.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            session.execute(f"DROP DATABASE {name} {'CASCADE' if cockroach else 'WITH (FORCE)'}")

@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import titan_lab as tl
-from titan_lab import cli, saved, snapshot, taking
+from titan_lab import cli, later, saved, snapshot, taking
 from titan_lab.advice import compare, concluded
 from titan_lab.backends.contract import SNAPSHOTS
 from titan_lab.clock import CUTS
+from titan_lab.command import Desk
 from titan_lab.errors import (
     InstantError,
     NoSuchAggregate,
@@ -33,6 +34,7 @@ from titan_lab.errors import (
     SnapshotError,
 )
 from titan_lab.event import EVENTS
+from titan_lab.orders.commands import OrderInHand
 from titan_lab.saved import MARK
 from titan_lab.snapshot import Snapshots
 from titan_lab.testing import slow
@@ -240,6 +242,76 @@ def test_rows_of_any_kind_do_what_they_do_to_a_fold() -> None:
     often(given(table=tables(), every=st.integers(1, 3))(rows_of_any_kind_do_what_they_do_to_a_fold))()
 
 
+def a_desk_decides_on_the_same_state(
+    events: pl.DataFrame, known: int, every: int, missing: int, taker: Any
+) -> None:
+    """Records and all; and neither way where an event is missing or cannot be read."""
+    log = log_of(events.filter((pl.col("version") <= known) & (pl.col("version") != missing)))
+    Snapshots(log, taker).take(every)
+    log.append_many(events.filter((pl.col("version") > known) & (pl.col("version") != missing)))
+    for name in {*events["aggregate_id"], "nobody"}:
+        there = answer(lambda name=name: Desk(log, taker, {}).load(name))
+        assert answer(lambda name=name: Snapshots(log, taker).load(name)) == there
+
+
+def answer(ask: Callable[[], Any]) -> tuple[Any, ...]:
+    """A state with all that its values are, or the error that stands in its place."""
+    try:
+        state = ask()
+    except tl.TitanError as error:
+        return type(error), str(error)
+    return state, state.valid_from, repr(state.as_dict())
+
+
+desks = {name: asked[name] for name in ("events", "known", "every")} | {"missing": st.integers(1, 9)}
+
+
+@pytest.mark.parametrize("aggregate", [OrderInHand, Basket])
+def test_a_desk_decides_on_the_same_state(aggregate: type[tl.Aggregate]) -> None:
+    """As it would without snapshots, in the form that steps give it."""
+    often(given(**desks, taker=st.just(aggregate))(a_desk_decides_on_the_same_state))()
+
+
+@pytest.mark.slow
+def test_a_desk_notices_objects_that_are_dicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug: what JSON gives is taken as it is."""
+    monkeypatch.setattr(snapshot, "_built", lambda reducer, value: value)
+    with pytest.raises(AssertionError):
+        hunting(given(**desks, taker=st.just(OrderInHand))(a_desk_decides_on_the_same_state))()
+
+
+@pytest.mark.slow
+def test_a_desk_notices_a_gap_that_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted bug: events are renumbered as they come."""
+
+    def closed_up(*asked: Any) -> list[tl.Event]:
+        found = later.later(*asked)
+        first = asked[-1].version + 1
+        return [dataclasses.replace(event, version=first + place) for place, event in enumerate(found)]
+
+    monkeypatch.setattr(snapshot, "later", closed_up)
+    with pytest.raises(AssertionError):
+        hunting(given(**desks, taker=st.just(OrderInHand))(a_desk_decides_on_the_same_state))()
+
+
+def test_orders_are_handled_from_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one event before it is read."""
+    log = tl.open("memory://")
+    snapshots = Snapshots(log, OrderInHand)
+    desk = tl.OrderDesk(log, load=snapshots.load)
+    items = [{"product_id": "tea", "quantity": 2, "price": "4.50"}]
+    desk.handle(tl.CreateOrder(order_id="o", user_id="7", items=items))
+    desk.handle(tl.AuthorizePayment(order_id="o", amount=9))
+    snapshots.take(every=2)
+    monkeypatch.setattr(Desk, "_life", None)
+    assert desk.handle(tl.ShipOrder(order_id="o", tracking="T1")).version == 3
+    with pytest.raises(tl.TitanError, match="may not go from SHIPPED to SHIPPED"):
+        desk.handle(tl.ShipOrder(order_id="o", tracking="T1"))
+    returned = [{"product_id": "tea", "quantity": 1}]
+    assert desk.handle(tl.DeliverOrder(order_id="o")).version == 4
+    assert desk.handle(tl.ReturnItems(order_id="o", items=returned)).version == 5
+
+
 # --- one long life ----------------------------------------------------------------------------------------
 
 
@@ -344,6 +416,15 @@ def test_what_is_no_state_is_passed_over(log: tl.EventLog, text: str) -> None:
     assert (state.version, "another program" in state.rests_on) == (250, True)
 
 
+def test_what_a_state_says_of_itself_is_no_more_than_a_line() -> None:
+    """Who wrote it is not known."""
+    nasty = json.dumps({MARK: {"aggregate": "\x1b[2J" * 100, "fingerprint": ["<script>"]}})
+    reason = saved.read(tl.Order, 1, nasty)
+    assert isinstance(reason, str)
+    assert reason.isprintable()
+    assert len(reason) < 200
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 10_000])
 def test_what_is_no_json_is_passed_over(text: str) -> None:
     """Where a store takes it."""
@@ -425,7 +506,7 @@ def test_many_events_after_a_snapshot_are_folded_as_columns(
     log: tl.EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which is faster than in steps, though it begins at the beginning."""
-    monkeypatch.setattr(snapshot, "STEPS", 20)
+    monkeypatch.setattr(later, "STEPS", 20)
     Snapshots(log, tl.Order).take(every=100)
     state = Snapshots(log, tl.Order).state(A)
     assert state.rests_on.startswith("all events: the snapshot of version 200 is more than 20 events back")
@@ -623,11 +704,24 @@ def test_distances_to_compare_are_whole_numbers(log: tl.EventLog) -> None:
         Snapshots(log, tl.Order).advise([0])
 
 
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_states_are_saved_all_or_none(store: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """One that the table refuses takes the others back."""
+    url = f"sqlite:///{tmp_path}/orders.db" if store == "sqlite" else request.getfixturevalue("database")
+    with tl.open(url, writable=True) as log:
+        states = pl.DataFrame([(A, 1, "{}"), (B, 1, None)], SNAPSHOTS, orient="row")
+        with pytest.raises(tl.TitanError):
+            log.reader.save_snapshots(states)  # type: ignore[attr-defined]
+        assert log.reader.snapshots().is_empty()  # type: ignore[attr-defined]
+
+
 def test_what_was_done_and_advised_shows_itself(log: tl.EventLog) -> None:
     """In a notebook."""
     snapshots = Snapshots(log, tl.Order)
     assert "broken" in snapshots.take()._repr_html_()
     assert "snapshots in the store: 1 of this fold" in snapshots.advise()._repr_html_()
+    assert "1 of this fold" in snapshots._repr_html_()
+    assert repr(snapshots) == f"<Snapshots of Order in {log.url}>"
 
 
 # --- the command line ------------------------------------------------------------------------------------
@@ -651,6 +745,8 @@ def test_the_command_advises_and_takes(tmp_path: Path) -> None:
     assert command(url, "--take").stdout.split()[:6] == ["saved", "1", "present", "0", "short", "1"]
     assert json.loads(command(url, "--take", "--json").stdout)["present"] == 1
     told = json.loads(command(url, "--json").stdout)
+    with pytest.raises(OpenError, match="there is no file"):
+        command(f"sqlite:///{tmp_path}/typo.db", "--take")
     assert told["saved"].startswith("snapshots in the store: 1 of this fold")
     assert told["advice"][0] | {"mean": 0} == {
         "every": None,

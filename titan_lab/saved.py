@@ -20,6 +20,7 @@ from titan_lab.clock import iso
 from titan_lab.errors import SnapshotError
 from titan_lab.event import TIMESTAMP
 from titan_lab.fold import Aggregate, State
+from titan_lab.notebook import html
 
 MARK = "$fold"
 
@@ -37,10 +38,6 @@ class Saved:
     timestamp: datetime
     valid_from: datetime
     fields: dict[str, Any]
-
-    def state(self, aggregate_id: str) -> State:
-        """Give it as a state that a fold can go on from."""
-        return State(aggregate_id, self.version, self.fields, self.valid_from)
 
 
 def write(aggregate: type[Aggregate], state: State, event_type: str, timestamp: datetime) -> str:
@@ -77,13 +74,13 @@ def read(aggregate: type[Aggregate], version: int | None, text: str | None) -> S
         return NO_FINGERPRINT
     mine = aggregate.__name__, aggregate.fingerprint()
     if (whose, fingerprint) != mine:
-        return f"is of another fold: {whose} {fingerprint}, this is {' '.join(mine)}"
+        return f"is of another fold: {html.line(f'{whose} {fingerprint}')}, this is {' '.join(mine)}"
     try:
         fields = {name: from_json(held[name], dtype) for name, dtype in aggregate.schema().items()}
         stamp, since = (from_json(told[name], TIMESTAMP) for name in ("timestamp", "valid_from"))
         return Saved(int(version), str(told["event"]), stamp, since, fields)  # type: ignore[arg-type]
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        return f"cannot be read: {type(error).__name__} {error}"
+        return f"cannot be read: {type(error).__name__} {html.line(error)}"
 
 
 NO_FINGERPRINT = "has no fingerprint: another program saved it"

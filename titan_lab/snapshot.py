@@ -7,36 +7,27 @@ asked about, and if the log still holds the event it was taken after; the answer
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
-from typing import Any, TypeAlias
-from zoneinfo import ZoneInfo
+from typing import Any
 
 import polars as pl
 
 from titan_lab import saved
 from titan_lab.advice import EVERY, Advice
 from titan_lab.clock import Cut, Instant, check_cut, check_version, instant
-from titan_lab.decoding import read_payload
+from titan_lab.command import Desk
 from titan_lab.errors import InstantError, NoSuchAggregate
-from titan_lab.event import EVENTS, Event, check, parse_object
-from titan_lab.fold import Aggregate, Misfit, State, declared
-from titan_lab.jsontext import FLAT, not_objects
+from titan_lab.event import Event
+from titan_lab.fold import Aggregate, State, declared
+from titan_lab.kinds import Kind
+from titan_lab.later import DOES_NOT_FIT, PassedOver, later
 from titan_lab.log import EventLog
+from titan_lab.notebook import html
 from titan_lab.payload import Record
-from titan_lab.reducers import step
+from titan_lab.reducers import Reducer, collect, step
 from titan_lab.saved import Saved
-from titan_lab.scope import Scope
-from titan_lab.taking import Taken, advise, take
-
-Row: TypeAlias = tuple[Any, ...]  # version, event_type, payload, metadata, timestamp
-
-UTC = ZoneInfo("UTC")  # as moments in a frame have it
-FLAT_OBJECT = re.compile(FLAT)
-ODD = Misfit("$", "is no event as every way of folding reads it")
-STEPS = 1_000  # from so many events on, folding a whole life as columns is faster than the rest in steps
+from titan_lab.taking import Taken, advise, take, told
 
 
 class Loaded(State):
@@ -98,17 +89,18 @@ class Snapshots:
         name = str(aggregate_id)
         moment = None if at is None else instant(at, self.log.zone)
         upto = None if version is None else check_version(version)
-        frontier = (
-            None if moment is None else self.log.frontier
-        )  # first: what is read later may lie beyond it
-        found = self._usable(name, moment, upto) if cut == "prefix" else f"the cut {cut!r} is no prefix"
-        if isinstance(found, Saved):
-            loaded = self._onto(found, name, moment, upto)
-            if isinstance(loaded, Loaded):
-                if moment is not None and frontier is not None and frontier.live:
-                    loaded.provisional = frontier.instant is not None and moment >= frontier.instant
-                return loaded
-            found = f"the snapshot of version {found.version} {loaded}"
+        # First: what is read later may lie beyond it.
+        frontier = None if moment is None else self.log.frontier
+        try:
+            if cut != "prefix":
+                raise PassedOver(f"the cut {cut!r} is no prefix")
+            loaded = self._onto(self._usable(name, moment, upto), name, moment, upto)
+        except PassedOver as why:
+            reason = str(why)
+        else:
+            if moment is not None and frontier is not None and frontier.live:
+                loaded.provisional = frontier.instant is not None and moment >= frontier.instant
+            return loaded
         book = self.log.fold(self.aggregate, aggregates=name)
         if name not in book:
             raise NoSuchAggregate(
@@ -118,86 +110,77 @@ class Snapshots:
             )
         story = book[name]
         state = story.now if moment is None and upto is None else story.at(moment, version=upto, cut=cut)
-        return Loaded(state, f"all events: {found}")
+        return Loaded(state, f"all events: {reason}")
 
-    def _usable(self, name: str, moment: datetime | None, upto: int | None) -> Saved | str:
-        """Find the snapshot that an answer may rest on, or say why there is none."""
+    def load(self, aggregate_id: str) -> State:
+        """Give the state now as a desk of commands wants it; see ``titan_lab.command.Desk``, and its `load`.
+
+        Its objects are Records, as steps leave them. An aggregate that nobody has is falsy, with version 0.
+        Raises EventsError where an event cannot be read: nothing is decided on half a life.
+
+        >>> import titan_lab as tl
+        >>> from titan_lab.orders.commands import OrderInHand
+        >>> log = tl.open("memory://")
+        >>> desk = tl.OrderDesk(log, load=tl.Snapshots(log, OrderInHand).load)
+        >>> items = [{"product_id": "tea", "quantity": 2, "price": "4.50"}]
+        >>> desk.handle(tl.CreateOrder(order_id="order-1", user_id="7", items=items))
+        <Handled: OrderCreated; order-1 is at version 1>
+        """
+        name = str(aggregate_id)
+        try:
+            found = self._usable(name, None, None)
+            events = later(self.log, self.aggregate, name, found)
+            if [event.version for event in events] != list(
+                range(found.version + 1, found.version + 1 + len(events))
+            ):
+                raise PassedOver("is followed by a gap")
+            fields = {
+                name: _built(self.aggregate.reducers[name], value) for name, value in found.fields.items()
+            }
+            return self.aggregate.fold(events, start=State(name, found.version, fields, found.valid_from))
+        except PassedOver:
+            return Desk(self.log, self.aggregate, {}).load(name)
+
+    def _usable(self, name: str, moment: datetime | None, upto: int | None) -> Saved:
+        """Find the snapshot that an answer may rest on. Raises PassedOver."""
         if not hasattr(self.log.reader, "snapshot"):
-            return f"{self.log.url} keeps no snapshots"
+            raise PassedOver(f"{self.log.url} keeps no snapshots")
         row = self.log.reader.snapshot(name)
         if row is None:
-            return "there is no snapshot"
+            raise PassedOver("there is no snapshot")
         found = saved.read(self.aggregate, *row)
         if isinstance(found, str):
-            return f"the snapshot of version {row[0]} {found}"
+            raise PassedOver(f"the snapshot of version {row[0]} {found}")
         if moment is not None and found.valid_from > moment:
-            return f"the snapshot of version {row[0]} was taken after that instant"
+            raise PassedOver(f"the snapshot of version {row[0]} was taken after that instant")
         if upto is not None and found.version > upto:
-            return f"the snapshot of version {row[0]} is a later one"
+            raise PassedOver(f"the snapshot of version {row[0]} is a later one")
         return found
 
-    def _onto(self, found: Saved, name: str, moment: datetime | None, upto: int | None) -> Loaded | str:
-        """Fold the events after a snapshot onto it, or say why that cannot be done."""
+    def _onto(self, found: Saved, name: str, moment: datetime | None, upto: int | None) -> Loaded:
+        """Fold the events after a snapshot onto it. Raises PassedOver."""
+        state, valid_to, folded = State(name, found.version, found.fields, found.valid_from), None, 0
         try:
-            rest = self._rest(name, found.version)  # begins with the event that it was taken after
-            if not rest or rest[0][:2] != (found.version, found.event_type):
-                return "was not taken of this log: its event is another, or gone"
-            if _moment(rest[0][4]) != found.timestamp:
-                return "was not taken of this log: its event has another timestamp"
-            if len(rest) > STEPS:
-                return f"is more than {STEPS:,} events back, which are folded faster with all others"
             # All are read, also those that do not count: what one of them does to a fold it does here, too.
-            events = [self._event(name, *row) for row in rest[1:]]
-            state, valid_to, folded = found.state(name), None, 0
-            for event in events:
+            for event in later(self.log, self.aggregate, name, found):
                 since = max(one for one in (event.timestamp, state.valid_from) if one is not None)
                 if (moment is not None and since > moment) or (upto is not None and event.version > upto):
                     valid_to = since
                     break
-                state = self.aggregate.evolve(state, event)
+                state = self._step(state, event)
                 folded += 1
-        except Exception:
-            return "is followed by an event that cannot be folded as it stands"  # folding all tells which
+        except PassedOver as why:
+            raise PassedOver(f"the snapshot of version {found.version} {why}") from why
         fields = {column: self._as_folded(column, value) for column, value in state.as_dict().items()}
         whole = State(name, state.version, fields, state.valid_from, valid_to)
         after = "1 event" if folded == 1 else f"{folded:,} events"
         return Loaded(whole, f"the snapshot of version {found.version}, and {after} after it")
 
-    def _rest(self, name: str, version: int) -> list[Row]:
-        """Read an aggregate's events from a version on; raise Misfit where `log.fold` might refuse one."""
-        if hasattr(self.log.reader, "rows_from"):
-            rows = self.log.reader.rows_from(name, version, STEPS + 1)
-        else:
-            request = Scope(aggregates=(name,), from_version=version)
-            checked = [check(raw, self.log.zone) for raw in self.log.reader.frames(request, STEPS)]
-            if any(len(bad) for _, bad in checked):
-                raise ODD
-            events = pl.concat([EVENTS.to_frame(), *(good for good, _ in checked)]).filter(
-                request.predicate()
-            )
-            rows = events.drop("aggregate_id").sort("version").head(STEPS + 1).rows()
-        if any(type(row[0]) is not int for row in rows) or any(a[0] >= b[0] for a, b in pairwise(rows)):
-            raise ODD
-        return rows
-
-    def _event(
-        self, name: str, version: int, event_type: Any, payload: Any, metadata: Any, stamp: Any
-    ) -> Event:
-        """Read a row as the declaration says, or raise what is wrong with it."""
-        if not (isinstance(event_type, str) and event_type and isinstance(payload, str)):
-            raise ODD
-        told = {} if metadata is None else parse_object(metadata)
-        stored = told.get("schema_version")
-        if stored is not None and (type(stored) is not int or stored < 1):
-            raise ODD
-        if metadata is not None and not FLAT_OBJECT.match(metadata) and not_objects(pl.Series([metadata]))[0]:
-            raise ODD
-        known, read = self.aggregate.events.get(event_type), None
-        if known is not None:
-            read = read_payload(payload, known.shape, self.aggregate.chain.steps_for(event_type, stored or 1))
-        elif not_objects(pl.Series([payload]))[0]:
-            raise ODD
-        return Event(name, version, event_type, read, told, _moment(stamp))
+    def _step(self, state: State, event: Event) -> State:
+        try:
+            return self.aggregate.evolve(state, event)
+        except Exception as error:  # of a step's function; folding all tells it as it tells such errors
+            raise PassedOver(DOES_NOT_FIT) from error
 
     def _as_folded(self, column: str, value: Any) -> Any:
         """Give a value that steps led to as the frames of a fold have it: objects are dicts."""
@@ -205,6 +188,12 @@ class Snapshots:
         if isinstance(reducer, step):
             return pl.Series([value], dtype=reducer.dtype).to_list()[0]
         return _plain(value)
+
+    def __repr__(self) -> str:
+        return f"<Snapshots of {self.aggregate.__name__} in {self.log.url}>"
+
+    def _repr_html_(self) -> str:
+        return html.card(repr(self)[1:-1], {"saved": told(self.log, self.aggregate)})
 
     # ------------------------------------------------------------------ taking
 
@@ -240,14 +229,23 @@ class Snapshots:
         return advise(self.log, self.aggregate, every)
 
 
-def _moment(stamp: Any) -> datetime:
-    found = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
-    if found.tzinfo is None:
-        raise ODD
-    return found.astimezone(UTC)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return dataclasses.asdict(value)  # type: ignore[call-overload]
     return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+def _built(reducer: Reducer, value: Any) -> Any:
+    """Make the Records again that a value held. Raises PassedOver where they could be of two kinds."""
+    kinds = list(_kinds(reducer))
+    if value is None or not kinds or isinstance(reducer, step):
+        return value
+    if any(kind != kinds[0] for kind in kinds):
+        raise PassedOver("holds objects that may be of two kinds")
+    return [kinds[0].build(one) for one in value] if isinstance(reducer, collect) else kinds[0].build(value)
+
+
+def _kinds(reducer: Reducer) -> Iterator[Kind]:
+    for event_type, field in reducer.sources.items():
+        slots = reducer.declared[event_type].shape.slots
+        yield from (slot.kind for slot in slots if slot.name == field and slot.kind.dtype.is_nested())

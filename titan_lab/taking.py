@@ -93,10 +93,12 @@ def advise(log: EventLog, aggregate: type[Aggregate], every: Sequence[int | None
         raise SnapshotError(f"{list(every)!r} are no distances", hint="advise([None, 10, 100])")
     lengths = _heads(log)["events"].to_numpy()
     conclusion = concluded(lengths, aggregate.__name__)
-    return Advice(compare(lengths, every), conclusion, _told(_there(log, aggregate)))
+    return Advice(compare(lengths, every), conclusion, told(log, aggregate))
 
 
-def _told(there: dict[str, tuple[int, Saved | str]]) -> str:
+def told(log: EventLog, aggregate: type[Aggregate]) -> str:
+    """Say what is saved in the store, and how much of it is used."""
+    there = _there(log, aggregate)
     if not there:
         return "the store holds no snapshot"
     ours = sum(isinstance(found, Saved) for _, found in there.values())

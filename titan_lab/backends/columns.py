@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from titan_lab.backends.ddl import TABLE
 from titan_lab.clock import iso
@@ -47,7 +48,7 @@ class Events:
     """The table `order_events`, or one of another name, that was found and is fit to be read."""
 
     name: str  # quoted, as it stands in SQL
-    types: dict[str, str]
+    types: Mapping[str, str] = field(hash=False)
     clock: str  # the SQL by which the table tells an event's timestamp
     told: bool = field(default=True)  # whether that is the table's own
 
@@ -70,7 +71,7 @@ class Events:
             f"CASE WHEN {beyond} THEN 'timestamp ' || timestamp::text END AS place FROM {self.name}"
         )
 
-    def within(self, scope: Scope, literal: Any) -> str | None:
+    def within(self, scope: Scope, literal: Callable[[object], str]) -> str | None:
         """Write a scope as a WHERE; None where nothing can be in it.
 
         What a part of it cannot judge is let through. literal: writes a value as SQL.

@@ -9,6 +9,7 @@ import io
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
@@ -28,7 +29,7 @@ T = TypeVar("T")
 COLUMNS: Final = ", ".join(EVENTS)
 WRITTEN: Final = "%Y-%m-%dT%H:%M:%S%.6fZ"
 PART: Final = 20_000  # events that go over the wire at a time
-FEW: Final = 100  # events that go as values of one statement; more are copied
+FEW: Final = 30  # events that go as values of one statement; more are copied
 AGAIN: Final = ("40001", "40P01")  # a serialization failure, a deadlock: nothing was done, and may work now
 TAKEN: Final = "23505"
 TRIES: Final = 20
@@ -94,8 +95,8 @@ def extend(
     db: Connection, table: Events, aggregate_id: str, events: pl.DataFrame, expected_version: int
 ) -> Appended:
     """Add events behind a version; another writer who was there first makes it a VersionConflict."""
-    if table.uuids and not table.may_be_an_id(aggregate_id):
-        raise _no_uuid(aggregate_id)
+    if not table.may_be_an_id(aggregate_id):
+        raise _no_id(aggregate_id)
     insert = _insert if len(events) <= FEW else _copy_behind
     # What is taken by now was free a moment ago: the other writer is found at the next try.
     return _again(lambda: _extend(db, table, aggregate_id, events, expected_version, insert), (*AGAIN, TAKEN))
@@ -121,19 +122,26 @@ def _extend(
 
 
 def _insert(db: Connection, table: Events, aggregate_id: str, events: pl.DataFrame, expected: int) -> bool:
-    own = table.cast("aggregate_id", "%(id)s")
-    statement = (
-        f"INSERT INTO {table.name} ({COLUMNS}) SELECT {own}, %(expected)s + n.place, n.event_type,"
+    # A SELECT of polars would take as long as the server does.
+    rows = list(zip(*(events[name].to_list() for name in list(EVENTS)[2:]), strict=True))
+    values: list[object] = [aggregate_id]
+    for version, row in enumerate(rows, start=expected + 1):
+        values += (version, *row)
+    values += (expected, aggregate_id)
+    return db.execute(_inserting(table, len(rows)), values).rowcount > 0
+
+
+@cache
+def _inserting(table: Events, events: int) -> str:
+    own = table.cast("aggregate_id", "%s")
+    rows = ", ".join(["(%s::bigint, %s::text, %s::text, %s::text, %s::timestamptz)"] * events)
+    return (
+        f"INSERT INTO {table.name} ({COLUMNS}) SELECT {own}, n.version, n.event_type,"
         f" {table.cast('payload', 'n.payload')}, {table.cast('metadata', 'n.metadata')},"
         f" coalesce(n.timestamp, {table.clock})"
-        " FROM unnest(%(event_type)s::text[], %(payload)s::text[], %(metadata)s::text[],"
-        " %(timestamp)s::timestamptz[]) WITH ORDINALITY"
-        " AS n (event_type, payload, metadata, timestamp, place)"
-        " WHERE %(expected)s ="
-        f" (SELECT coalesce(max(version), 0) FROM {table.name} WHERE aggregate_id = {own})"
+        f" FROM (VALUES {rows}) AS n (version, event_type, payload, metadata, timestamp)"
+        f" WHERE %s = (SELECT coalesce(max(version), 0) FROM {table.name} WHERE aggregate_id = {own})"
     )
-    values = {name: events[name].to_list() for name in list(EVENTS)[2:]}
-    return db.execute(statement, {"id": aggregate_id, "expected": expected, **values}).rowcount > 0
 
 
 def _copy_behind(
@@ -178,14 +186,15 @@ def _again(attempt: Callable[[], T], states: tuple[str, ...]) -> T:
 
 
 def _check_ids(table: Events, ids: pl.Series) -> None:
-    other = ids.filter(~ids.str.contains(f"^{UUID}$")) if table.uuids else ids.clear()
-    if len(other):
-        raise _no_uuid(other[0])
+    if table.uuids:
+        other = ids.filter(~ids.str.contains(f"^{UUID}$"))
+        if len(other):
+            raise _no_id(other[0])
 
 
-def _no_uuid(aggregate_id: str) -> EventsError:
+def _no_id(aggregate_id: str) -> EventsError:
     return EventsError(
-        f"{aggregate_id!r} is no UUID as the table has them; nothing was written",
-        hint="550e8400-e29b-41d4-a716-446655440000: lower case, with dashes; uuid5 makes one of a name",
+        f"{aggregate_id!r} is no id that the table can hold; nothing was written",
+        hint="a UUID in lower case, 550e8400-e29b-41d4-a716-446655440000; uuid5 makes one of a name",
         aggregate_id=aggregate_id,
     )

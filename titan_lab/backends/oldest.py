@@ -7,7 +7,7 @@ so that no commit slips in between; whoever reads after it sees all that it vouc
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from titan_lab.backends.contract import Frontier
@@ -66,7 +66,7 @@ def frontier(db: Connection, table: str, told: bool) -> Frontier:
         if kind == "prepared":
             assumed.append("it was prepared within an hour of its start")
     instant, why = min(bounds)
-    return Frontier(instant, f"{why}; assuming that {' and that '.join(assumed)}", live=True)
+    return Frontier(instant.astimezone(UTC), f"{why}; assuming that {' and that '.join(assumed)}", live=True)
 
 
 def _held_back(

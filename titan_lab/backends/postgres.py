@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,9 +54,9 @@ class PostgresStore:
     def frames(self, scope: Scope, size: int) -> Iterator[pl.DataFrame]:
         """Read with one statement, which sees one state of the store, and has the scope in it."""
         with self.server.session() as db:
-            where = self.events.within(scope, lambda value: _literal(db, value))
+            where = self.events.within(scope, self.literal(db))
         if where is not None:
-            yield from self.server.read(self.events.selected() + where, size)
+            yield from self._rows(self.events.selected() + where, size)
 
     def frontier(self) -> Frontier:
         """Tell the instant before which no transaction that is still open can add an event."""
@@ -66,7 +66,7 @@ class PostgresStore:
     def snapshots(self) -> pl.DataFrame:
         """Read the table `order_snapshots`; a database without it has none."""
         with self.server.session() as db:
-            if not self._one(db, "SELECT to_regclass(%s) IS NOT NULL", SAVED):
+            if not self.one(db, "SELECT to_regclass(%s) IS NOT NULL", SAVED):
                 return SNAPSHOTS.to_frame()
             rows = db.execute(
                 f"SELECT aggregate_id::text, version::bigint, state::text FROM {SAVED}"
@@ -101,7 +101,7 @@ class PostgresStore:
         """Count the rows whose timestamp is before an instant, exclusive."""
         with self.server.session() as db:
             counted = f"SELECT count(*) FROM {self.events.name} WHERE timestamp < %s::timestamptz"
-            return self._one(db, counted, iso(before))
+            return self.one(db, counted, iso(before))
 
     def heads(self) -> pl.DataFrame:
         """Give each aggregate's number of rows and its highest version."""
@@ -119,7 +119,7 @@ class PostgresStore:
     def sample(self, most: int) -> tuple[pl.Series, int]:
         """Give about so many ids, evenly, and the number of all events."""
         with self.server.session() as db:
-            events = self._one(db, f"SELECT count(*) FROM {self.events.name}")
+            events = self.one(db, f"SELECT count(*) FROM {self.events.name}")
         numbered = (
             f"SELECT aggregate_id, row_number() OVER (ORDER BY aggregate_id) AS n FROM {self.events.name}"
         )
@@ -127,7 +127,7 @@ class PostgresStore:
         chosen = (
             f"SELECT aggregate_id::text AS aggregate_id FROM ({numbered}) AS numbered WHERE n % {step} = 0"
         )
-        ids = [frame["aggregate_id"] for frame in self.server.read(chosen, most)]
+        ids = [frame["aggregate_id"] for frame in self._rows(chosen, most)]
         return pl.concat([pl.Series("aggregate_id", [], pl.String), *ids]), events
 
     def close(self) -> None:
@@ -190,16 +190,21 @@ class PostgresStore:
 
     def _per_aggregate(self, measures: str) -> pl.DataFrame:
         asked = f"SELECT aggregate_id::text AS aggregate_id, {measures} FROM {self.events.name} GROUP BY 1"
-        return pl.concat(list(self.server.read(asked, 1_000_000)))
+        return pl.concat(list(self._rows(asked, 1_000_000)))
+
+    def _rows(self, sql: str, size: int) -> Iterator[pl.DataFrame]:
+        return self.server.read(sql, size)
 
     @staticmethod
-    def _one(db: Connection, statement: str, *values: object) -> Any:
+    def one(db: Connection, statement: str, *values: object) -> Any:
+        """Run a statement that gives one value."""
         row = db.execute(statement, values or None).fetchone()
         assert row is not None, "an aggregate gives one row"
         return row[0]
 
+    @staticmethod
+    def literal(db: Connection) -> Callable[[object], str]:
+        """Give what writes a value as SQL, as the session understands it."""
+        from psycopg.sql import Literal
 
-def _literal(db: Connection, value: object) -> str:
-    from psycopg.sql import Literal
-
-    return Literal(value).as_string(db)
+        return lambda value: Literal(value).as_string(db)

@@ -36,6 +36,8 @@ DEFAULTS: Final = {
     "keepalives_idle": "30",
 }
 ROW: Final = 256  # bytes that an event takes, about
+MOST: Final = 100_000  # events at a time, so that the server goes on while these are looked at
+UNKNOWN: Final = "40003"  # whether a transaction was committed
 # What the server says in words, since a session that does not begin has no SQLSTATE.
 SIGNS: Final = (
     (("password authentication", "no password supplied"), "the user or the password is wrong", None),
@@ -109,12 +111,16 @@ class Server:
             if not kept.closed and not select.select([kept.fileno()], [], [], 0)[0]:
                 return kept
         _end(self._process, self._sessions)
+        self._sessions.append(self.connect())
+        return self._sessions[0]
+
+    def connect(self) -> Connection:
+        """Begin another session, which whoever asked for it closes."""
         with self._opening():
             made = self.engine().raw_connection()
             session: Any = made.driver_connection
             made.detach()
             session.autocommit = True
-        self._sessions.append(session)
         return session
 
     def read(self, sql: str, size: int) -> Iterator[pl.DataFrame]:
@@ -142,23 +148,24 @@ class Server:
 
     def _run(self, reader: Any, sql: str, size: int) -> tuple[Any, Any]:
         cursor = reader.cursor()
-        hint = {"adbc.postgresql.batch_size_hint_bytes": str(max(size, 1) * ROW)}
         try:
+            hint = {"adbc.postgresql.batch_size_hint_bytes": str(min(max(size, 1), MOST) * ROW)}
             cursor.adbc_statement.set_options(**hint)
             cursor.execute(sql)
             return cursor, cursor.fetch_record_batch()
-        except BaseException:
+        except Exception:
             self._put_back(reader, cursor, whole=False)
             raise
 
     def _put_back(self, reader: Any, cursor: Any, whole: bool) -> None:
         with suppress(self._driver().Error):
             cursor.close()
-            if whole:
-                with self._lock:
-                    self._readers.append(reader)
-                return
-            reader.close()
+        if whole:
+            with self._lock:
+                self._readers.append(reader)
+        else:
+            with suppress(self._driver().Error):
+                reader.close()
 
     def _driver(self) -> Any:
         try:
@@ -239,7 +246,7 @@ class Server:
                 f"{self.shown} takes no such event; nothing was written: {said}",
                 hint="the table's types are narrower than an event's: see docs/postgres.md",
             ) from None
-        if not state or state[:2] in ("08", "57"):
+        if not state or state[:2] in ("08", "57") or state == UNKNOWN:
             raise OpenError(
                 f"the connection to {self.shown} was lost: {said}",
                 hint="ask again; what was being appended may be there or not, and appending it again is safe",

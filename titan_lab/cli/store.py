@@ -66,6 +66,7 @@ def snapshots(url: str, take: bool, every: int, form: str | None) -> None:
     from titan_lab.orders.order import Order
     from titan_lab.snapshot import Snapshots
 
+    open_log(url).close()  # opened for writing, a store that is not there would be made
     with terminal.Progress(f"reading {url}"), open_log(url, writable=take) as log:
         chosen = Snapshots(log, Order)
         if take:

@@ -43,7 +43,7 @@ def race(
     *,
     writers: int = 8,
     rounds: int = 5,
-    seconds: float = 3.0,
+    seconds: float = 4.0,
     ours: Tailing = Mirrored,
     progress: Progress | None = None,
 ) -> Race:
@@ -52,7 +52,7 @@ def race(
     url: an empty database of a server, or a file of SQLite beside which another one is made. All tables are
     the race's own, in a schema (a file) under a name that nobody has, and are dropped at the end, also after
     Ctrl-C. writers: commit and roll back with random delays; beside them four append to one place, and on a
-    server one transaction is held open for most of each round, one is idle, and one is prepared. In every
+    server one transaction is held open for half of each round, one is idle, then one is prepared. In every
     second round writers have clocks of their own: an hour or a day back, half a second off, 30 years ahead.
     ours: what is raced as ours. progress: called with the rounds done and all.
 

@@ -109,6 +109,14 @@ def test_a_black_hole_is_given_up_after_the_timeout(url: str, proxy: Proxy) -> N
     assert clear(caught.value)
 
 
+def test_a_line_that_fell_silent_is_given_up_after_a_minute(database: str) -> None:
+    """By the system's probes: a pulled cable sends no reset. The proxy cannot show it, its system answers."""
+    with tl.open(database) as log, log.reader.server.session() as session:  # type: ignore[attr-defined]
+        told = session.info.get_parameters()
+    idle, interval, count = (int(told[f"keepalives_{name}"]) for name in ("idle", "interval", "count"))
+    assert idle + interval * count == 60
+
+
 def test_a_wrong_password_is_told_and_shown_nowhere(server: Postgres, database: str) -> None:
     """Neither the wrong one nor the right one."""
     with psycopg.connect(database, autocommit=True) as session:

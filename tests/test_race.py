@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ import psycopg
 import pytest
 
 import titan_lab as tl
+from titan_lab.backends import oldest
 from titan_lab.backends.contract import Appended
 from titan_lab.errors import OpenError, RaceError, ReadOnly
 from titan_lab.event import EVENTS
@@ -44,7 +46,7 @@ def leftovers(database: str) -> list[Any]:
 
 def test_in_postgresql_ours_misses_none_and_every_naive_reader_some(database: str) -> None:
     """Eight writers, open, idle and prepared transactions, clocks that are wrong: four rounds."""
-    race = tl.race(database, rounds=4, seconds=2)
+    race = tl.race(database, rounds=4, seconds=3)
     assert race.faults == []
     assert race.verdict == "proven"
     assert {row["reader"] for row in race.readers.iter_rows(named=True) if row["missed"]} >= set(NAIVE)
@@ -97,17 +99,39 @@ def marked_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bug", "clocks", "rounds"), [(unchecked, "own", 2), (marked_too_late, "database", 3)]
+    ("bug", "clocks", "rounds"), [(unchecked, "own", 4), (marked_too_late, "database", 3)]
 )
 def test_the_harness_notices_a_mirror_that_trusts_too_much(
     database: str, monkeypatch: pytest.MonkeyPatch, bug: Any, clocks: str, rounds: int
 ) -> None:
     """Without the one precaution it misses what wrong clocks stamp, without the other what commits late."""
     bug(monkeypatch)
-    race = tl.race(database, rounds=rounds, seconds=1.5)
+    race = tl.race(database, rounds=rounds, seconds=3)
     assert race.verdict == "broken"
     ours = race.rounds.filter(kind="ours", clocks=clocks)
     assert ours["missed"].sum() > 0
+
+
+def blind_to_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the frontier not look at transactions that are open."""
+    monkeypatch.setattr(oldest, "LOOK", oldest.LOOK.replace("xact_start IS NOT NULL", "false"))
+
+
+def sure_of_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the frontier take it that a transaction began when it was prepared."""
+    monkeypatch.setattr(oldest, "LONGEST", timedelta(0))
+
+
+@pytest.mark.parametrize("bug", [blind_to_sessions, sure_of_prepared])
+def test_the_harness_notices_a_frontier_that_moves_too_soon(
+    database: str, monkeypatch: pytest.MonkeyPatch, bug: Any
+) -> None:
+    """The mirror counts again behind it, and misses none all the same."""
+    bug(monkeypatch)
+    race = tl.race(database, rounds=1, seconds=4)
+    assert race.verdict == "broken"
+    assert race.rounds.filter(kind="frontier")["missed"].sum() > 0
+    assert race.rounds.filter(kind="ours")["missed"].sum() == 0
 
 
 def test_the_harness_notices_a_mirror_that_takes_an_event_twice(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_it_is_proven_where_ours_missed_none_and_a_naive_reader_did() -> None:
         ("the frontier alone", "frontier", 3, 3, 0, 0, 0),
         ("timestamp > last seen", "naive", 3, 2, 1, 1, 1),
     ]
-    assert "missed and doubled none of 3 events, while 1 of the 1 naive readers" in race.said
+    assert "none of 3 events, while beside it others missed some: timestamp > last seen" in race.said
 
 
 def test_it_proves_nothing_where_nobody_missed_anything() -> None:
@@ -48,13 +49,28 @@ def test_it_proves_nothing_where_nobody_missed_anything() -> None:
     assert raced(naive=[], appends={"contests": 0}).verdict == "nothing"
 
 
+def test_a_reader_that_misses_some_without_any_race_is_no_witness() -> None:
+    """One that a clock ahead of time has fooled, or that takes a version for a position."""
+    assert raced("own", naive=[]).verdict == "nothing"
+    seen = {"version > highest seen": [("a", 1)]}
+    rounds = compared(1, "database", WRITTEN, seen, {"version > highest seen": "naive"})
+    race = raced()
+    assert replace(race, rounds=pl.concat([race.rounds, rounds])).verdict == "nothing"
+
+
+def test_where_writers_exclude_each_other_wrong_clocks_are_what_is_raced() -> None:
+    """As in a file of SQLite, of which no frontier is judged."""
+    race = raced("own", naive=[])
+    assert replace(race, rounds=race.rounds.filter(pl.col("kind") != "frontier")).verdict == "proven"
+
+
 @pytest.mark.parametrize("seen", [WRITTEN[:2], [*WRITTEN, ("a", 1)]], ids=["missed", "doubled"])
 def test_it_is_broken_where_ours_missed_or_doubled_one(seen: list[tuple[str, int]]) -> None:
     """Whatever the naive readers did. The frontier is judged where all clocks are the database's."""
     assert raced(ours=seen, naive=[]).verdict == "broken"
     assert raced(frontier=seen, naive=[]).verdict == "broken"
     assert raced("own", ours=seen, naive=[]).verdict == "broken"
-    assert raced("own", frontier=seen, naive=[]).verdict == "proven"
+    assert raced("own", frontier=seen).faults == []
     assert "the mirror's sync missed" in raced(ours=seen, naive=[]).said
 
 

@@ -33,7 +33,10 @@ DEFAULTS: Final = {
     "application_name": "titan_lab",
     "client_encoding": "utf8",
     "connect_timeout": "10",
+    # Of a cable that was pulled nothing is heard: after a minute without an answer it is given up.
     "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
 }
 ROW: Final = 256  # bytes that an event takes, about
 MOST: Final = 100_000  # events at a time, so that the server goes on while these are looked at

@@ -25,7 +25,7 @@ RACE = {"proven": 0, "broken": NO_ANSWER, "nothing": BAD_INPUT}  # exit codes
 @click.option("--race", "races", is_flag=True, help="Race writers against readers on a scratch database.")
 @click.option("--writers", type=click.IntRange(min=1), help="That commit and roll back.  [default: 8]")
 @click.option("--rounds", type=click.IntRange(min=1), help="Each with tables of its own.  [default: 5]")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each round.  [default: 3]")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Of each round.  [default: 4]")
 @limit_option
 @zone_option
 @json_option

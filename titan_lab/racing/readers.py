@@ -153,9 +153,9 @@ class HighestVersion(_Querying):
         self._seen += [row[:2] for row in self._rows("WHERE version > ? ORDER BY version", highest)]
 
 
-NAIVE: dict[str, Tailing] = {
+CURSORS: dict[str, Tailing] = {
     "timestamp > last seen": AfterTimestamp,
     "timestamp > last seen - 1 s": LookingBack,
     "ORDER BY timestamp OFFSET": Offset,
-    "version > highest seen": HighestVersion,
 }
+NAIVE: dict[str, Tailing] = {**CURSORS, "version > highest seen": HighestVersion}

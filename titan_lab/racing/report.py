@@ -9,6 +9,7 @@ from typing import Any, Literal
 import polars as pl
 
 from titan_lab.notebook import html
+from titan_lab.racing.readers import CURSORS
 
 ROUNDS = pl.Schema(
     {
@@ -59,7 +60,10 @@ class Race:
 
     @property
     def readers(self) -> pl.DataFrame:
-        """Sum up each reader, ours first: written, seen, missed, doubled, and the rounds with a miss."""
+        """Sum up each reader, ours first.
+
+        Columns reader and kind String, and written, seen, missed, doubled and rounds_missed Int64.
+        """
         sums = [pl.col(name).sum() for name in ("written", "seen", "missed", "doubled")]
         bad = (pl.col("missed") > 0).sum().cast(pl.Int64).alias("rounds_missed")
         return self.rounds.group_by("reader", "kind", maintain_order=True).agg(*sums, bad)
@@ -69,8 +73,19 @@ class Race:
         """Say "proven", "broken" (see `faults`), or "nothing" where this run proved nothing."""
         if self.faults:
             return "broken"
-        naive = self.rounds.filter(kind="naive")
-        return "proven" if naive["missed"].sum() and self.appends["contests"] else "nothing"
+        return "proven" if self.witnesses and self.appends["contests"] else "nothing"
+
+    @property
+    def witnesses(self) -> list[str]:
+        """List the naive readers that missed an event because of the race.
+
+        One that would have missed some anyway bears witness of nothing: whoever takes a version for a
+        position, and, where transactions overlap, whoever believed a clock that was ahead.
+        """
+        rows = self.rounds.filter(pl.col("missed") > 0, pl.col("reader").is_in(list(CURSORS)), kind="naive")
+        if self.rounds.filter(kind="frontier").height:
+            rows = rows.filter(clocks="database")
+        return rows["reader"].unique(maintain_order=True).to_list()
 
     @property
     def faults(self) -> list[str]:
@@ -93,14 +108,12 @@ class Race:
             return "; ".join(self.faults)
         if self.verdict == "nothing":
             return (
-                "this run proved nothing: no naive reader missed an event, so one that misses some would have"
-                " passed, too; race longer, or with more writers"
+                "this run proved nothing: no naive reader missed an event because of it, so one that misses"
+                " some would have passed, too; race longer, or with more writers"
             )
-        naive = self.readers.filter(kind="naive")
-        missed = naive.filter(pl.col("missed") > 0).height
         told = (
-            f"ours missed and doubled none of {self.appends['acknowledged']:,} events,"
-            f" while {missed} of the {naive.height} naive readers beside it missed some"
+            f"ours missed and doubled none of {self.appends['acknowledged']:,} events, while beside it others"
+            f" missed some: {', '.join(self.witnesses)}"
         )
         if self.readers.filter(kind="frontier")["missed"].sum():
             told += "; the frontier alone did, too, but not where all clocks were the database's"

@@ -15,7 +15,7 @@ import polars as pl
 
 from titan_lab.backends.ddl import TABLE
 from titan_lab.connect import open_log
-from titan_lab.errors import OpenError, RaceError, TitanError
+from titan_lab.errors import OpenError, RaceError
 from titan_lab.racing.readers import FRONTIER, NAIVE, OURS, FrontierAlone, Mirrored, Tail, Tailing
 from titan_lab.racing.report import APPENDS, ROUNDS, Race, compared
 from titan_lab.racing.scratch import Scratch, scratch_at
@@ -43,7 +43,7 @@ def race(
     *,
     writers: int = 8,
     rounds: int = 5,
-    seconds: float = 3.0,
+    seconds: float = 4.0,
     ours: Tailing = Mirrored,
     progress: Progress | None = None,
 ) -> Race:
@@ -52,7 +52,7 @@ def race(
     url: an empty database of a server, or a file of SQLite beside which another one is made. All tables are
     the race's own, in a schema (a file) under a name that nobody has, and are dropped at the end, also after
     Ctrl-C. writers: commit and roll back with random delays; beside them four append to one place, and on a
-    server one transaction is held open for most of each round, one is idle, and one is prepared. In every
+    server one transaction is held open for half of each round, one is idle, then one is prepared. In every
     second round writers have clocks of their own: an hour or a day back, half a second off, 30 years ahead.
     ours: what is raced as ours. progress: called with the rounds done and all.
 
@@ -77,13 +77,27 @@ def race(
             if progress:
                 progress(number - 1, rounds)
             scratch.make()
-            with tempfile.TemporaryDirectory(prefix=scratch.name) as folder:
+            with tempfile.TemporaryDirectory(prefix=scratch.name) as folder, _told(scratch, number):
                 rows, counts = _Round(scratch, number, ours, Path(folder)).run(writers, seconds)
             found.append(rows)
             appends = {name: appends[name] + counts[name] for name in appends}
     finally:
         scratch.drop()
     return Race(scratch.shown, writers, seconds, scratch.prepares, pl.concat(found), appends)
+
+
+@contextmanager
+def _told(scratch: Scratch, number: int) -> Iterator[None]:
+    """Let what a driver says be an OpenError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("psycopg", "sqlite3"):
+            raise
+        raise OpenError(
+            f"the race on {scratch.shown} ended in round {number}: {redact(str(error)).strip()}",
+            hint="a race needs its database to itself, about 30 connections, and a server that stays up",
+        ) from None
 
 
 class _Round:
@@ -129,7 +143,8 @@ class _Round:
                 for thread in threads:
                     if thread.ident is not None:
                         thread.join()
-            self._raise()
+            if self.errors:  # the first: what follows it is most often its consequence
+                raise self.errors[0]
             if self.scratch.together:
                 self._let_the_frontier_pass()
             for tail in tails.values():
@@ -188,19 +203,6 @@ class _Round:
                         hint="a race needs a database that nobody else uses",
                     )
                 time.sleep(PAUSE)
-
-    def _raise(self) -> None:
-        """Raise the first error of a thread: what follows it is most often its consequence."""
-        if not self.errors:
-            return
-        error = self.errors[0]
-        if isinstance(error, TitanError | AssertionError):
-            raise error
-        raise OpenError(
-            f"the race on {self.scratch.shown} ended in round {self.number}:"
-            f" {type(error).__name__}: {redact(str(error)).strip()}",
-            hint="a race needs its server to itself, and to stay up",
-        ) from error
 
     def _appends(self, contest: Contest) -> dict[str, int]:
         """Compare what was acknowledged with what is stored."""

@@ -24,12 +24,13 @@ from titan_lab.racing.scratch import Scratch
 
 Key = tuple[str, int]  # aggregate_id, version
 
-NEW = 0.25  # of the transactions begin an order: nothing of it that is seen tells that something is missing
+NEW = 0.4  # of the transactions begin an order: nothing of it that is seen tells that something is missing
 BATCH = 4  # events of one transaction, at most
 ROLLED_BACK = 0.15  # of the transactions
-OWN_CLOCK = 0.3  # of the transactions, in rounds with clocks of their own
-HELD = 0.8  # of a round, for which a transaction is left open
-PREPARED = 0.4  # of a round, for which one is prepared: as long as one is, a frontier may stand still
+OWN_CLOCK = 0.4  # of the transactions, in rounds with clocks of their own
+# Of a round, until when a transaction is left open, from when to when another one is prepared. One after the
+# other, since the oldest of them hides what a frontier, and so a mirror, makes of the others.
+OPEN, BEGUN, PREPARED, COMMITTED = 0.5, 0.5, 0.55, 0.95
 EVENT = "Raced"
 
 PLAIN = f"INSERT INTO {TABLE} (aggregate_id, version, event_type, payload) VALUES (?, ?, ?, ?)"
@@ -123,39 +124,40 @@ def busy(scratch: Scratch, pen: Pen, stop: Event) -> None:
 
 
 def holding(scratch: Scratch, pen: Pen, stop: Event, seconds: float) -> None:
-    """Write at once, and commit when the round is nearly over."""
+    """Write at once, and commit in the middle of the round."""
     session = scratch.session()
     try:
         events = pen.insert(session)
-        stop.wait(seconds * HELD)
+        stop.wait(seconds * OPEN)
         pen.commit(session, events)
     finally:
         session.close()
 
 
 def idling(scratch: Scratch, pen: Pen, stop: Event, seconds: float) -> None:
-    """Begin, do nothing for most of the round, then write: stamped when the transaction began."""
+    """Begin, do nothing for half of the round, then write: stamped when the transaction began."""
     session = scratch.session()
     try:
         session.execute("SELECT 1")
-        stop.wait(seconds * HELD)
+        stop.wait(seconds * OPEN)
         pen.commit(session, pen.insert(session))
     finally:
         session.close()
 
 
 def preparing(scratch: Scratch, pen: Pen, stop: Event, seconds: float) -> None:
-    """Write, prepare a little later, and go away; another session commits in the middle of the round."""
+    """Write, prepare a little later, and go away; another session commits when the round is nearly over."""
     gid = f"{scratch.name}_{uuid4().hex}"
+    stop.wait(seconds * BEGUN)
     session = scratch.session()
     try:
         events = pen.insert(session)
-        stop.wait(seconds * PREPARED / 4)
+        stop.wait(seconds * (PREPARED - BEGUN))
         session.execute(f"PREPARE TRANSACTION '{gid}'")
         session.commit()  # ends the driver's own idea of a transaction
     finally:
         session.close()
-    stop.wait(seconds * PREPARED)
+    stop.wait(seconds * (COMMITTED - PREPARED))
     session = scratch.session(autocommit=True)
     try:
         session.execute(f"COMMIT PREPARED '{gid}'")

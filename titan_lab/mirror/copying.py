@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ SIZE = 250_000  # rows that are read at a time
 AT_ONCE = 20_000  # aggregates that are compared at a time
 TOLD = [name for name in REFUSED if name != "synced"]
 
+Checked = tuple[pl.DataFrame, pl.DataFrame]
 Progress = Callable[[int, int], None]
 One = TypeVar("One")
 
@@ -58,20 +59,32 @@ class Copying:
         """Ask the store for its frontier; to be done before its rows are read."""
         return marked_now(self.reader.frontier(), self.now)
 
-    def frames(self, scope: Scope) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    def frames(self, scope: Scope) -> Iterator[Checked]:
         """Read a scope of the store, checked, as EVENTS and REFUSED; of ids that were not asked for none."""
-        wanted = scope.predicate()
-        ids = replace(scope, since=None).predicate()
-        for raw in ahead(self.reader.frames(scope, SIZE)):
-            good, bad = check(raw, self.zone)
-            self.read += len(raw)
-            if self.progress is not None:
-                self.progress(self.read, max(self.read, self.total))
-            if scope.aggregates is not None or scope.ids != (None, None):
-                bad = bad.filter(ids.fill_null(False))
-            stamps = moments(bad["raw"].str.json_path_match("$.timestamp"), self.zone).alias("timestamp")
-            synced = pl.lit(self.writer.synced, pl.Int32).alias("synced")
-            yield good.filter(wanted), bad.with_columns(stamps, synced)
+        return (checked for checked in self.ranges([scope]) if checked is not None)
+
+    def ranges(self, scopes: Iterable[Scope]) -> Iterator[Checked | None]:
+        """Read scopes, one after the other; None when one is read to its end."""
+
+        def read() -> Iterator[tuple[Scope, pl.DataFrame | None]]:
+            for scope in scopes:
+                for raw in self.reader.frames(scope, SIZE):
+                    yield scope, raw
+                yield scope, None
+
+        for scope, raw in ahead(read()):  # past the end of a scope as well, while that is written
+            yield None if raw is None else self._checked(scope, raw)
+
+    def _checked(self, scope: Scope, raw: pl.DataFrame) -> Checked:
+        good, bad = check(raw, self.zone)
+        self.read += len(raw)
+        if self.progress is not None:
+            self.progress(self.read, max(self.read, self.total))
+        if scope.aggregates is not None or scope.ids != (None, None):
+            bad = bad.filter(replace(scope, since=None).predicate().fill_null(False))
+        stamps = moments(bad["raw"].str.json_path_match("$.timestamp"), self.zone).alias("timestamp")
+        synced = pl.lit(self.writer.synced, pl.Int32).alias("synced")
+        return good.filter(scope.predicate()), bad.with_columns(stamps, synced)
 
     def events(self, content: Content) -> list[Part]:
         """Give the parts of a content that hold events."""

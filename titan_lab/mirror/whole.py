@@ -26,8 +26,14 @@ def copy_all(run: Copying) -> None:
     if run.manifest.filling is None:
         filling = run.marked()
         run.save(filling=filling, ranges=_ranges(run))
-    while run.manifest.ranges:
-        _copy(run, run.manifest.ranges[0])
+    refused = [REFUSED.to_frame()]
+    for checked in run.ranges([Scope(ids=ends) for ends in run.manifest.ranges]):
+        if checked is not None:
+            run.writer.add(checked[0])
+            refused.append(checked[1])
+        else:
+            _keep(run, pl.concat(refused))
+            refused = [REFUSED.to_frame()]
     filled, held = run.manifest.filling, run.manifest.content
     assert filled is not None, "it was begun"
     new = {"filling": None, "syncs": run.writer.synced}
@@ -50,12 +56,9 @@ def _ranges(run: Copying) -> list[Ends]:
     return evenly(ids, -(-run.total // FULL))
 
 
-def _copy(run: Copying, ends: Ends) -> None:
-    refused = [REFUSED.to_frame()]
-    for good, bad in run.frames(Scope(ids=ends)):
-        run.writer.add(good)
-        refused.append(bad)
-    parts, rejected = run.flushed(), run.writer.refused(pl.concat(refused))
+def _keep(run: Copying, refused: pl.DataFrame) -> None:
+    """Write what was read of the first range that is left, and let that count."""
+    parts, rejected = run.flushed(), run.writer.refused(refused)
     run.written += len(rejected)
     filling = run.manifest.filling
     assert filling is not None, "it was begun"

@@ -15,6 +15,7 @@ import pytest
 from servers import own_postgres
 
 import titan_lab as tl
+from titan_lab.backends import postgres
 from titan_lab.errors import EventsError, MissingExtra, OpenError, ReadOnly
 from titan_lab.scope import EVERYTHING, Scope
 from titan_lab.testing.readers import frame_of
@@ -493,7 +494,9 @@ assert len(log) == 2 and log.frontier.instant
 # --- WHAT IS OFFERED BESIDE --------------------------------------------------------------------------------
 
 
-def test_tally_heads_marks_and_sample_say_what_the_rows_say(database: str) -> None:
+def test_tally_heads_marks_and_sample_say_what_the_rows_say(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against the samples in a file."""
     samples = tl.open("sqlite:///data/samples/orders.db")
     events = samples.read()
@@ -509,6 +512,11 @@ def test_tally_heads_marks_and_sample_say_what_the_rows_say(database: str) -> No
     ids, count = store.sample(100)
     assert count == 12_123
     assert 95 <= len(ids) <= 105
+    assert set(ids) <= set(events["aggregate_id"])
+    monkeypatch.setattr(postgres, "MANY", 0)
+    ids, count = store.sample(1_000)
+    assert count == 12_123
+    assert 200 < len(ids) < 5_000  # whole pages of them
     assert set(ids) <= set(events["aggregate_id"])
     before = store.marks()
     assert set(before["aggregate_id"]) == set(events["aggregate_id"])

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from titan_lab import decoding
+
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import postgres_url, scratch_database
+
+
+@pytest.fixture(autouse=True)
+def _few_payloads_are_columns_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode histories of a few events as columns, as long ones are, or no law would ever look at that."""
+    monkeypatch.setattr(decoding, "FEW", 0)
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,21 @@ def test_a_column_reads_each_value_as_it_is_read_by_itself(hint: Any) -> None:
     read_alike(hint)
 
 
+@every_kind
+def test_a_few_payloads_are_read_as_many_are(hint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one, without columns: the same frames, the same refusals."""
+    event = event_of(hint)
+    texts = [f'{{"value": {fragment}}}' for fragment in FRAGMENTS.strip().replace("\n", " | ").split(" | ")]
+    many = decode_payloads(pl.Series(texts), event.shape, [])
+    monkeypatch.setattr(decoding, "FEW", len(texts))
+    few = decode_payloads(pl.Series(texts), event.shape, [])
+    assert few.frame.equals(many.frame)
+    assert few.good.tolist() == many.good.tolist()
+    assert [(place, str(fault)) for place, fault in few.faults] == [
+        (place, str(fault)) for place, fault in many.faults
+    ]
+
+
 def trusting(self: Any, column: pl.Series) -> tuple[pl.Series, Any]:
     return column.cast(self.dtype, strict=False), column.is_null().to_numpy() & False
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from servers import scratch_database
 
 import titan_lab as tl
+from titan_lab.backends.columns import Events
 from titan_lab.backends.ddl import ddl
 from titan_lab.backends.postgres import PostgresStore
 from titan_lab.errors import VersionConflict
@@ -225,3 +227,59 @@ def suite_database(postgres: str) -> Iterator[str]:
     """One database for the whole suite, with a schema for each store."""
     with scratch_database(postgres) as url:
         yield url
+
+
+# --- SCOPES ARE ASKED OF THE SERVER -------------------------------------------------------------------------
+
+
+def scopes_that_differ(url: str, examples: int) -> None:
+    """Read random scopes of random histories: the server's answer is that of memory."""
+
+    # A failure is not made smaller: that would take longer than to find it.
+    @settings(derandomize=True, max_examples=examples, database=None, deadline=None, phases=[Phase.generate])
+    @given(events=histories(), choices=st.data())
+    def check(events: pl.DataFrame, choices: st.DataObject) -> None:
+        moments = st.sampled_from([None, *events["timestamp"]])
+        since, until = choices.draw(moments), choices.draw(moments)
+        if since is not None and until is not None:
+            since, until = min(since, until), max(since, until)
+        several = {"min_size": 1, "max_size": 3}
+        ids = st.lists(st.sampled_from([*events["aggregate_id"].unique().sort(), "nobody"]), **several)
+        types = st.lists(st.sampled_from([*events["event_type"].unique().sort(), "Nothing"]), **several)
+        wanted = {
+            "aggregates": choices.draw(ids | st.none()),
+            "types": choices.draw(types | st.none()),
+            "since": since,
+            "until": until,
+        }
+        place = Path(str(uuid.uuid4()))
+        suite = TestTexts()
+        suite.server = url
+        suite.seed(place, events.with_columns(pl.col("timestamp").cast(pl.String)).to_dicts())
+        with suite.open(place) as log:
+            assert log.read(**wanted).equals(tl.from_frame(events).read(**wanted))
+
+    check()
+
+
+def test_a_scope_is_answered_by_the_server_as_by_memory(suite_database: str) -> None:
+    """Ids, types and both ends of the window."""
+    scopes_that_differ(suite_database, 25)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("timestamp >=", "timestamp >"), ("timestamp <=", "timestamp <")]
+)
+def test_the_law_notices_a_window_that_is_open_at_an_end(
+    suite_database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str
+) -> None:
+    """A planted bug in the WHERE must be caught."""
+    honest = Events.within
+
+    def buggy(self: Events, scope: Scope, literal: Any) -> str | None:
+        where = honest(self, scope, literal)
+        return where and where.replace(right, wrong)
+
+    monkeypatch.setattr(Events, "within", buggy)
+    with pytest.raises(AssertionError):
+        scopes_that_differ(suite_database, 200)

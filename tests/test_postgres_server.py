@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ import pytest
 from servers import own_postgres
 
 import titan_lab as tl
-from titan_lab.errors import EventsError, OpenError, ReadOnly
+from titan_lab.errors import EventsError, MissingExtra, OpenError, ReadOnly
 from titan_lab.scope import EVERYTHING, Scope
 from titan_lab.testing.readers import frame_of
 from titan_lab.testing.rows import row
@@ -85,6 +86,24 @@ def test_a_reader_may_not_be_talked_into_writing_by_its_url(store: str) -> None:
         assert db.execute("SHOW statement_timeout").fetchone() == ("7s",)
     (frame,) = log.reader.server.read("SELECT current_setting('statement_timeout') AS told", 10)
     assert frame["told"].to_list() == ["7s"]
+
+
+def test_a_read_that_takes_longer_than_is_allowed_is_told(store: str) -> None:
+    """By the server's own words; the session is not lost."""
+    log = tl.open(f"{store}?options=-c%20statement_timeout%3D50ms")
+    with pytest.raises(OpenError, match=r"refuses: .*statement timeout"):
+        list(log.reader.server.read("SELECT pg_sleep(2)::text", 10))
+    assert len(log) == 2
+
+
+def test_a_view_that_fails_is_told_as_what_was_read(store: str) -> None:
+    """Not as an event that cannot be written; what was asked is not repeated."""
+    with session(store) as db:
+        columns = "aggregate_id, version / (version - 2) AS version, event_type, payload, metadata, timestamp"
+        db.execute(f"CREATE VIEW divided AS SELECT {columns} FROM order_events")
+    with pytest.raises(OpenError, match=r"refuses: .*division by zero") as caught:
+        tl.open(f"{store}?table=divided").read()
+    assert "SELECT" not in str(caught.value)
 
 
 def test_the_password_is_shown_nowhere(store: str) -> None:
@@ -318,6 +337,82 @@ def test_a_server_that_is_killed_in_the_middle_is_told_and_later_found_again() -
         assert len(log) == 30_000
         assert log.append(names[0], {"event_type": "Paid", "payload": {}}, 1).version == 2
         log.close()
+
+
+@pytest.mark.slow
+def test_an_append_that_was_acknowledged_outlives_its_server() -> None:
+    """Killed under load: each that was answered is there, and of any other all or nothing."""
+    with own_postgres() as server:
+        answered: list[int] = []
+
+        def write() -> None:
+            with tl.open(server.url, writable=True) as log, suppress(OpenError):
+                while True:
+                    events = [{"event_type": "Paid", "payload": {"at": len(answered)}}] * 7
+                    answered.append(log.append(ORDER, events, 7 * len(answered)).version)
+
+        def copy() -> None:
+            bulk = frame_of([row(OTHER, version) for version in range(1, 60_001)])
+            with tl.open(server.url, writable=True) as log, suppress(OpenError):
+                copying.set()
+                log.append_many(bulk)
+
+        copying = threading.Event()
+        tl.open(server.url, writable=True).close()
+        threads = [threading.Thread(target=one) for one in (write, copy)]
+        for one in threads:
+            one.start()
+        copying.wait()
+        time.sleep(0.1)
+        server.kill9()
+        for one in threads:
+            one.join()
+        server.start()
+        with tl.open(server.url) as log:
+            events = log.read()
+        assert len(answered) > 0
+        assert events.filter(aggregate_id=OTHER).height in (0, 60_000)
+        versions = events.filter(aggregate_id=ORDER)["version"].to_list()
+        assert len(versions) % 7 == 0
+        assert versions == list(range(1, len(versions) + 1))
+        assert len(versions) >= answered[-1]
+
+
+@pytest.mark.parametrize(
+    ("gone", "url", "install"),
+    [
+        ("sqlalchemy", "postgresql://db/titan", "titan-lab[postgres]"),
+        ("psycopg", "postgresql://db/titan", "titan-lab[postgres]"),
+        ("sqlalchemy_cockroachdb", "cockroachdb://db/titan", "titan-lab[cockroach]"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_told_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, gone: str, url: str, install: str
+) -> None:
+    """Each driver is an extra."""
+    if gone == "sqlalchemy_cockroachdb":
+        from sqlalchemy.dialects import registry
+
+        monkeypatch.setattr(registry, "load", _no_such_dialect)
+    else:
+        monkeypatch.setitem(sys.modules, gone, None)
+    with pytest.raises(MissingExtra) as caught:
+        tl.open(url)
+    assert install in str(caught.value.hint)
+
+
+def _no_such_dialect(name: str) -> None:
+    from sqlalchemy.exc import NoSuchModuleError
+
+    raise NoSuchModuleError(name)
+
+
+def test_a_reader_without_its_driver_says_so(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens, and cannot read."""
+    log = tl.open(store)
+    monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
+    with pytest.raises(MissingExtra, match="adbc-driver-postgresql"):
+        log.read()
 
 
 def test_sessions_that_the_server_ended_are_opened_again(store: str) -> None:

@@ -17,6 +17,7 @@ from titan_lab.marks import marks
 from titan_lab.shapes import Nested
 from titan_lab.upcast import Upcast
 
+FEW = 8  # payloads that are read one by one from the start: columns cost as much for one as for a hundred
 NOT_JSON = Misfit("$", f"payload {NO_OBJECT}")
 BOOLEAN = r"[:\[,]\s*(?:true|false)"
 HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:[^\\]|\\[^u])"  # the first half of a character, without its second
@@ -97,19 +98,11 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
             ~broken,
             [(int(p), NOT_JSON) for p in np.flatnonzero(broken)],
         )
-    structs, broken = decode(texts, shape.fast_wire, shape.wire_text)
-    frame, doubtful = shape.frame(structs)
-    doubtful |= broken | _misread(texts, shape)
     filled = {step.name: np.zeros(len(texts), dtype=bool) for step in steps if step.versions is None}
-    for step in steps:
-        if step.twin is None:
-            doubtful[:] = True
-            break
-        before, frame = frame, step.twin(frame)
-        if step.name in filled and frame is not before:
-            filled[step.name] = _differing(before, frame, step.writes)
-    doubtful |= shape.missing_in(frame)
-    frame = shape.with_defaults(frame)
+    if len(texts) <= FEW:
+        frame, doubtful = pl.DataFrame(schema=shape.dtype.to_schema()), np.ones(len(texts), dtype=bool)
+    else:
+        frame, doubtful = _decode_columns(texts, shape, steps, filled)
     if not doubtful.any():
         return Decoded(frame, ~doubtful, [], filled)
     good, faults, second = np.ones(len(texts), dtype=bool), [], []
@@ -122,11 +115,31 @@ def _decode_piece(texts: pl.Series, shape: Nested, steps: list[Upcast]) -> Decod
             faults.append((int(place), fault))
         for name, rows in filled.items():
             rows[place] = name in wrote
-    sure = ~doubtful
+    sure, filled = ~doubtful, {name: rows[good] for name, rows in filled.items()}
     read_again = pl.DataFrame([fields for _, fields in second], schema=frame.schema)
+    if not sure.any():
+        return Decoded(read_again, good, faults, filled)
     order = np.argsort(np.concatenate([np.flatnonzero(sure), [place for place, _ in second]]), kind="stable")
     frame = pl.concat([frame.filter(sure), read_again]).select(pl.all().gather(order))
-    return Decoded(frame, good, faults, {name: rows[good] for name, rows in filled.items()})
+    return Decoded(frame, good, faults, filled)
+
+
+def _decode_columns(
+    texts: pl.Series, shape: Nested, steps: list[Upcast], filled: dict[str, np.ndarray]
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """Decode, upcast and check all at once, and mark the rows that are to be read again, one by one."""
+    structs, broken = decode(texts, shape.fast_wire, shape.wire_text)
+    frame, doubtful = shape.frame(structs)
+    doubtful |= broken | _misread(texts, shape)
+    for step in steps:
+        if step.twin is None:
+            doubtful[:] = True
+            break
+        before, frame = frame, step.twin(frame)
+        if step.name in filled and frame is not before:
+            filled[step.name] = _differing(before, frame, step.writes)
+    doubtful |= shape.missing_in(frame)
+    return shape.with_defaults(frame), doubtful
 
 
 def _differing(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> np.ndarray:

@@ -194,7 +194,7 @@ def _check_ids(table: Events, ids: pl.Series) -> None:
 
 def _no_id(aggregate_id: str) -> EventsError:
     return EventsError(
-        f"{aggregate_id!r} is no id that the table can hold; nothing was written",
+        f"{aggregate_id!r} is no id in this table; nothing was written",
         hint="a UUID in lower case, 550e8400-e29b-41d4-a716-446655440000; uuid5 makes one of a name",
         aggregate_id=aggregate_id,
     )

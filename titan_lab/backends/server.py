@@ -7,7 +7,7 @@ times as fast. In a log that is open for reading only, both sessions are read-on
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,9 +95,12 @@ class Server:
     def engine(self) -> Engine:
         """Make an engine of SQLAlchemy, which keeps no session of its own."""
         from sqlalchemy import NullPool, create_engine
+        from sqlalchemy.exc import NoSuchModuleError
 
         try:
             return create_engine(self._settled(), poolclass=NullPool)
+        except NoSuchModuleError as error:
+            raise MissingExtra("sqlalchemy-cockroachdb", "cockroach", "a CockroachDB cluster") from error
         except ImportError as error:
             raise MissingExtra("psycopg", "postgres", PURPOSE) from error
 
@@ -111,7 +114,7 @@ class Server:
         self._forget_another_process()
         for kept in self._sessions:
             # An idle server says nothing: what can be read is its farewell, or the end of the connection.
-            if not kept.closed and not select.select([kept.fileno()], [], [], 0)[0]:
+            if not kept.closed and not _speaks(kept.fileno()):
                 return kept
         _end(self._process, self._sessions)
         self._sessions.append(self.connect())
@@ -244,25 +247,35 @@ class Server:
                 f"the role may not do this in {self.shown}: {said}",
                 hint="GRANT SELECT ON order_events lets it read, GRANT SELECT, INSERT append",
             ) from None
-        if state[:2] == "22" or type(error).__name__ == "DataError":
+        writes = type(error).__module__.startswith("psycopg")  # the other driver reads, and a view may fail
+        if writes and (state[:2] == "22" or type(error).__name__ == "DataError"):
             raise EventsError(
                 f"{self.shown} takes no such event; nothing was written: {said}",
                 hint="the table's types are narrower than an event's: see docs/postgres.md",
             ) from None
-        if not state or state[:2] in ("08", "57") or state == UNKNOWN:
+        # Once rows have come, a refusal has no SQLSTATE; only its words tell it from an end.
+        lost = not state and "]: ERROR:" not in said
+        if lost or state[:2] == "08" or state[:3] == "57P" or state == UNKNOWN:
             raise OpenError(
                 f"the connection to {self.shown} was lost: {said}",
                 hint="ask again; what was being appended may be there or not, and appending it again is safe",
             ) from None
-        raise OpenError(f"{self.shown} refuses: {said} ({state})") from None
+        raise OpenError(f"{self.shown} refuses: {said}{f' ({state})' if state else ''}") from None
 
     def _said(self, error: Exception) -> str:
-        """Give the first line of what a driver says, without the password, wherever it may stand."""
-        said = redact(" ".join(str(getattr(error, "orig", None) or error).split("\n")).strip())
+        """Give what a driver says, on one line, without the statement and without the password."""
+        told = str(getattr(error, "orig", None) or error).partition("Query was:")[0]
+        said = redact(" ".join(told.split()))
         for secret in (self._url.password, self._url.query.get("password")):
             if secret:
                 said = said.replace(str(secret), "***")
         return said or type(error).__name__
+
+
+def _speaks(connection: int) -> bool:
+    with selectors.DefaultSelector() as selector:  # unlike `select`, it knows no largest number of a file
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(timeout=0))
 
 
 def _end(process: int, *kept: list[Any]) -> None:

@@ -193,8 +193,9 @@ def test_the_harness_notices_an_append_that_lets_two_win(
     assert min(race.appends[name] for name in ("lost", "twice", "several")) > 0
 
 
-def test_an_interrupt_leaves_nothing_behind(database: str) -> None:
-    """Ctrl-C in the middle of a round: no schema, no prepared transaction, no session."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_behind(database: str, sent: signal.Signals) -> None:
+    """Ctrl-C or kill in the middle of a round: no schema, no prepared transaction, no session."""
     command = [sys.executable, "-m", "titan_lab", "audit", database, "--race", "--rounds", "50"]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as racing:
@@ -203,7 +204,7 @@ def test_an_interrupt_leaves_nothing_behind(database: str) -> None:
             assert racing.poll() is None, racing.stderr
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        racing.send_signal(signal.SIGINT)
+        racing.send_signal(sent)
         told = racing.communicate(timeout=60)[1]
     assert (racing.returncode, told.strip()) == (130, "titan: interrupted")
     nothing_is_left(database)

@@ -44,17 +44,31 @@ def leftovers(database: str) -> list[Any]:
         return session.execute(asked).fetchall()
 
 
+def prepares(database: str) -> bool:
+    """Tell whether the server takes prepared transactions; ours does, one of yours may not."""
+    with psycopg.connect(database) as session:
+        return session.execute("SHOW max_prepared_transactions").fetchone() != ("0",)
+
+
+def nothing_is_left(database: str) -> None:
+    """Assert it, as soon as the server has ended the last session that said goodbye."""
+    deadline = time.monotonic() + 10
+    while left := leftovers(database):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
 def test_in_postgresql_ours_misses_none_and_every_naive_reader_some(database: str) -> None:
     """Eight writers, open, idle and prepared transactions, clocks that are wrong: four rounds."""
     race = tl.race(database, rounds=4, seconds=3)
     assert race.faults == []
     assert race.verdict == "proven"
     assert {row["reader"] for row in race.readers.iter_rows(named=True) if row["missed"]} >= set(NAIVE)
-    assert race.prepared
+    assert race.prepared == prepares(database)
     assert race.appends["acknowledged"] > 1000
     assert race.appends["won"] == race.appends["contests"] > 100
     assert race.appends["rolled_back"] > 0
-    assert leftovers(database) == []
+    nothing_is_left(database)
 
 
 def test_in_sqlite_ours_misses_none(tmp_path: Path) -> None:
@@ -127,6 +141,8 @@ def test_the_harness_notices_a_frontier_that_moves_too_soon(
     database: str, monkeypatch: pytest.MonkeyPatch, bug: Any
 ) -> None:
     """The mirror counts again behind it, and misses none all the same."""
+    if bug is sure_of_prepared and not prepares(database):
+        pytest.skip("NOT PROVEN HERE: this server takes no prepared transactions")
     bug(monkeypatch)
     race = tl.race(database, rounds=1, seconds=4)
     assert race.verdict == "broken"
@@ -177,8 +193,9 @@ def test_the_harness_notices_an_append_that_lets_two_win(
     assert min(race.appends[name] for name in ("lost", "twice", "several")) > 0
 
 
-def test_an_interrupt_leaves_nothing_behind(database: str) -> None:
-    """Ctrl-C in the middle of a round: no schema, no prepared transaction, no session."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_behind(database: str, sent: signal.Signals) -> None:
+    """Ctrl-C or kill in the middle of a round: no schema, no prepared transaction, no session."""
     command = [sys.executable, "-m", "titan_lab", "audit", database, "--race", "--rounds", "50"]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as racing:
@@ -187,10 +204,10 @@ def test_an_interrupt_leaves_nothing_behind(database: str) -> None:
             assert racing.poll() is None, racing.stderr
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        racing.send_signal(signal.SIGINT)
+        racing.send_signal(sent)
         told = racing.communicate(timeout=60)[1]
     assert (racing.returncode, told.strip()) == (130, "titan: interrupted")
-    assert leftovers(database) == []
+    nothing_is_left(database)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +228,8 @@ def test_a_database_with_events_is_no_scratch_database(database: str, schema: st
 
 def test_a_role_that_may_make_nothing_cannot_race(database: str) -> None:
     """Whether the database is for reading only, or not the role's."""
+    if "titan:unused@" not in database:
+        pytest.skip("NOT PROVEN HERE: a new role may not get into your server")
     name = f"reader_{uuid4().hex}"
     with psycopg.connect(database, autocommit=True) as session:
         session.execute(f"CREATE ROLE {name} LOGIN")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -87,8 +88,13 @@ def _race(url: str, given: dict[str, Any], form: str | None) -> NoReturn:
     from titan_lab import terminal
     from titan_lab.racing.run import race
 
-    with terminal.Progress("racing") as progress:
-        found = race(url, progress=progress, **given)
+    # Whoever ends it in another way than by Ctrl-C shall find nothing left behind, either.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with terminal.Progress("racing") as progress:
+            found = race(url, progress=progress, **given)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if form == "csv":
         terminal.show(found.rounds, "csv")
     elif form == "json":

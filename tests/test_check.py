@@ -16,6 +16,8 @@ from titan_lab.notebook.check import check, notebooks
 from titan_lab.notebook.refresh import refresh
 from titan_lab.notebook.review import review
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 v4 = nbformat.v4
 # Addresses differ from run to run; the last cell says by its tag that it fails on purpose.

@@ -12,6 +12,8 @@ import pytest
 
 import titan_lab.jobs.engine  # registers it, where the package is not installed  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 V4 = nbformat.v4
 
 

@@ -311,7 +311,7 @@ def test_after_each_sync_a_mirror_holds_what_its_store_holds(zone: str | None) -
     law_of_copies(zone)()
 
 
-def test_without_the_count_that_law_would_break(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_law_notices_a_count_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: both sides are taken to have the same number of rows before the mark."""
     monkeypatch.setattr(tail._Copy, "tally", lambda self, mark: self.run.reader.tally(mark))
     with pytest.raises(AssertionError):
@@ -373,7 +373,7 @@ def test_with_honest_clocks_nothing_is_ever_found_behind_the_frontier() -> None:
     law_of_the_frontier()()
 
 
-def test_a_mark_that_is_taken_after_reading_would_break_that_law(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_law_notices_a_mark_that_is_taken_after_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: what is committed while the rows are read then lies behind the mark."""
     taken, mark_of = tail._Copy.publish, copying.Copying.marked
     monkeypatch.setattr(tail._Copy, "publish", lambda self, content: taken(self, mark_of(self.run)))

@@ -102,7 +102,9 @@ class Events:
         if first is not None:
             parts.append(f"{self._in_order(first)} >= {literal(first)}")
         if end is not None:
-            parts.append(f"({self._in_order(end)} < {literal(end)} OR aggregate_id IS NULL)")
+            before = f"{self._in_order(end)} < {literal(end)}"
+            # What has no id comes before all; with an OR no index would end the search.
+            parts.append(before if first is not None else f"({before} OR aggregate_id IS NULL)")
         return f" WHERE {' AND '.join(parts)}" if parts else ""
 
     def may_be_an_id(self, text: str) -> bool:

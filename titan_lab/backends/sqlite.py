@@ -335,8 +335,9 @@ def _wheres(scope: Scope) -> Iterator[tuple[str, tuple[Any, ...]]]:
     late = [] if scope.from_version is None else [("version >= ?", scope.from_version)]
     if scope.aggregates is None:
         first, end = scope.ids
-        # What has no id comes before all, as in `Scope`.
-        within = [("(aggregate_id >= ?)", first), ("(aggregate_id < ? OR aggregate_id IS NULL)", end), *late]
+        # What has no id comes before all, as in `Scope`; with an OR no index would end the search.
+        before = "aggregate_id < ?" if first is not None else "(aggregate_id < ? OR aggregate_id IS NULL)"
+        within = [("aggregate_id >= ?", first), (before, end), *late]
         asked = [(text, one) for text, one in within if one is not None]
         yield f"WHERE {' AND '.join(text for text, _ in asked)}" if asked else "", tuple(i for _, i in asked)
         if end is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# A password may hold an @ or a / by mistake; digits before a / are a port.
-_IN_URL: Final = re.compile(r"(?P<head>://[^\s/@:]*:)(?!\d+/)[^\s'\"<>]+(?=@)")
+# A password may hold an @, a / or a space by mistake: what stands before the last @ of the word is taken for
+# it, or before the first @ of the line. Better that too much is blanked than too little.
+_IN_URL: Final = re.compile(r"(?P<head>://[^\s/@:]*:)(?:[^\s'\"<>]+(?=@)|[^\n@]+(?=@))")
 _NAMED: Final = re.compile(r"(?P<head>\b(?:ssl)?password=)(?:'[^']*'|[^\s&'\"]+)", re.IGNORECASE)
 
 

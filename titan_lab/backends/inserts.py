@@ -18,7 +18,7 @@ from titan_lab.backends.columns import UUID, Events
 from titan_lab.backends.contract import KEY, SNAPSHOTS, Appended, conflict, placed, there_already
 from titan_lab.backends.ddl import SAVED
 from titan_lab.backends.server import state_of
-from titan_lab.errors import EventsError
+from titan_lab.errors import EventsError, OpenError
 from titan_lab.event import EVENTS
 
 if TYPE_CHECKING:
@@ -60,8 +60,16 @@ def _append(db: Connection, table: Events, events: pl.DataFrame) -> Appended:
     return Appended(_append(db, table, new).added if len(new) else 0, len(known))
 
 
+def _kept_out(table: Events) -> OpenError:
+    return OpenError(
+        f"{table.name} takes no such event, and gives no reason; nothing was written",
+        hint="a trigger or a rule of the table may turn it away",
+    )
+
+
 def _copy(db: Connection, table: Events, events: pl.DataFrame) -> None:
-    with db.cursor().copy(f"COPY {table.name} ({COLUMNS}) FROM STDIN (FORMAT csv)") as copy:
+    cursor = db.cursor()
+    with cursor.copy(f"COPY {table.name} ({COLUMNS}) FROM STDIN (FORMAT csv)") as copy:
         for part in events.iter_slices(PART):
             text = io.BytesIO()
             # A text that is quoted is a text to the server, also an empty one; what is not is NULL.
@@ -69,6 +77,8 @@ def _copy(db: Connection, table: Events, events: pl.DataFrame) -> None:
                 text, include_header=False, quote_style="non_numeric", datetime_format=WRITTEN, null_value=""
             )
             copy.write(text.getvalue())
+    if cursor.rowcount not in (-1, len(events)):
+        raise _kept_out(table)
 
 
 def _known(db: Connection, table: Events, events: pl.DataFrame) -> pl.DataFrame:
@@ -117,7 +127,7 @@ def _extend(
     stored = [text for (text,) in db.execute(behind, (aggregate_id, expected, expected + len(events)))]
     ((found,),) = db.execute(f"SELECT coalesce(max(version), 0) {this}", (aggregate_id,)).fetchall()
     if not there_already(aggregate_id, found, stored, events, expected) and len(events):
-        return _extend(db, table, aggregate_id, events, expected, insert)  # who was ahead is gone again
+        raise _kept_out(table)
     return Appended(0, len(events), found)
 
 

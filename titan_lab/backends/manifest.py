@@ -125,8 +125,7 @@ def read_manifest(path: Path) -> Manifest | None:
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        ours = {LOCK, READERS, f"{MANIFEST}.part", GOOD, BAD}
-        if path.exists() and not (path.is_dir() and {one.name for one in path.iterdir()} <= ours):
+        if path.exists() and not _begun(path):
             raise MirrorError(
                 f"{path} is there and is no mirror", hint="name a folder that is not there yet, or is empty"
             ) from None
@@ -150,6 +149,14 @@ def read_manifest(path: Path) -> Manifest | None:
         raise MirrorError(
             f"{path / MANIFEST} is damaged: {error}", hint="delete the folder, and sync again"
         ) from error
+
+
+def _begun(path: Path) -> bool:
+    """Tell whether a folder without a manifest is empty, or was begun by us, which its lock shows."""
+    if not path.is_dir():
+        return False
+    names = {one.name for one in path.iterdir()}
+    return not names or (LOCK in names and names <= {LOCK, READERS, f"{MANIFEST}.part", GOOD, BAD})
 
 
 def marked_now(frontier: Frontier, now: Any) -> Content:

@@ -107,7 +107,7 @@ class MirrorStore:
         with self.reading() as content:
             found = [read_refused(self.path, self.sound(content.rejected, BAD)).lazy()]
             found += [
-                pl.scan_parquet(self.path / GOOD / part.name)
+                pl.scan_parquet(self.path / GOOD / part.name, glob=False)
                 for part in self.sound(content.events, GOOD)
                 if part.synced > syncs
             ]
@@ -122,7 +122,7 @@ class MirrorStore:
             step = max(events // most, 1)
             ids = [pl.Series("aggregate_id", [], pl.String)]
             for part in self.sound(content.events, GOOD):
-                rows = pl.scan_parquet(self.path / GOOD / part.name).select("aggregate_id")
+                rows = pl.scan_parquet(self.path / GOOD / part.name, glob=False).select("aggregate_id")
                 ids.append(rows.gather_every(step).collect(engine="streaming").to_series())
         return pl.concat(ids), events
 
@@ -184,14 +184,16 @@ def read_parts(path: Path, parts: Sequence[Part], scope: Scope = EVERYTHING) -> 
     found = []
     for part in parts:
         if part.may_hold(scope):
-            rows = pl.scan_parquet(path / GOOD / part.name)
+            rows = pl.scan_parquet(path / GOOD / part.name, glob=False)
             found.append((rows.filter(scope.predicate()) if scope else rows).collect())
     return found
 
 
 def read_refused(path: Path, parts: Sequence[Part]) -> pl.DataFrame:
     """Read all rejected rows."""
-    return pl.concat([REFUSED.to_frame(), *(pl.read_parquet(path / BAD / part.name) for part in parts)])
+    return pl.concat(
+        [REFUSED.to_frame(), *(pl.read_parquet(path / BAD / part.name, glob=False) for part in parts)]
+    )
 
 
 def merged(frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -227,7 +229,7 @@ def count_before(path: Path, parts: Sequence[Part], before: Any) -> int:
         if part.until < limit:
             count += part.rows
         elif part.since < limit:
-            early = pl.scan_parquet(path / GOOD / part.name).filter(pl.col("timestamp") < before)
+            early = pl.scan_parquet(path / GOOD / part.name, glob=False).filter(pl.col("timestamp") < before)
             count += early.select(pl.len()).collect().item()
     return count
 
@@ -236,7 +238,7 @@ def heads_of(
     path: Path, parts: Sequence[Part], rejected: pl.DataFrame, ids: pl.Series | None = None
 ) -> pl.DataFrame:
     """Give each aggregate's number of rows, rejected ones too, and its highest version; of all or some."""
-    found = [rejected.lazy(), *(pl.scan_parquet(path / GOOD / part.name) for part in parts)]
+    found = [rejected.lazy(), *(pl.scan_parquet(path / GOOD / part.name, glob=False) for part in parts)]
     if ids is not None:
         wanted = ids.to_frame("aggregate_id").lazy()
         found = [rows.join(wanted, on="aggregate_id", how="semi", nulls_equal=True) for rows in found]

@@ -88,7 +88,7 @@ class ParquetStore:
         last = None
         for file in self.files():
             with _told_as_open_errors(file):
-                stamps = moments(pl.read_parquet(file, columns=["timestamp"])["timestamp"])
+                stamps = moments(pl.read_parquet(file, columns=["timestamp"], glob=False)["timestamp"])
             latest = stamps.max()
             last = latest if last is None or (latest is not None and latest > last) else last  # type: ignore[operator]
         return Frontier(last, "the end of the files")  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ class ParquetStore:
         count = 0
         for file in self.files():
             with _told_as_open_errors(file):
-                stamps = moments(pl.read_parquet(file, columns=["timestamp"])["timestamp"])
+                stamps = moments(pl.read_parquet(file, columns=["timestamp"], glob=False)["timestamp"])
             count += int((stamps < before).sum())
         return count
 
@@ -107,7 +107,7 @@ class ParquetStore:
         found = []
         for file in self.files():
             with _told_as_open_errors(file):
-                keys = pl.read_parquet(file, columns=KEY)
+                keys = pl.read_parquet(file, columns=KEY, glob=False)
             found.append(heads(numbered(keys).lazy()))
         return summed(found)
 
@@ -125,7 +125,9 @@ class ParquetStore:
         for file in now:
             if file not in facts:
                 with _told_as_open_errors(file):
-                    new.append(as_text(pl.read_parquet(file, columns=["aggregate_id"])["aggregate_id"]))
+                    new.append(
+                        as_text(pl.read_parquet(file, columns=["aggregate_id"], glob=False)["aggregate_id"])
+                    )
         ids = pl.concat(new).unique()
         return None if ids.null_count() else ids
 
@@ -134,11 +136,15 @@ class ParquetStore:
         ids, sizes = [pl.Series([], dtype=pl.String)], dict[Path, int]()
         for file in self.files():
             with _told_as_open_errors(file):
-                sizes[file] = pl.scan_parquet(file).select(pl.len()).collect().item()
+                sizes[file] = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
         events = sum(sizes.values())
         for file in sizes:
             with _told_as_open_errors(file):
-                rows = pl.scan_parquet(file).select("aggregate_id").gather_every(max(events // most, 1))
+                rows = (
+                    pl.scan_parquet(file, glob=False)
+                    .select("aggregate_id")
+                    .gather_every(max(events // most, 1))
+                )
                 ids.append(as_text(rows.collect(engine="streaming").to_series()))
         return pl.concat(ids), events
 
@@ -199,7 +205,7 @@ class ParquetStore:
         return True
 
     def _rows(self, file: Path) -> pl.LazyFrame:
-        rows = pl.scan_parquet(file)
+        rows = pl.scan_parquet(file, glob=False)
         names = rows.collect_schema().names()
         return rows.select(name for name in EVENTS if name in names)
 

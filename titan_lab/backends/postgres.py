@@ -24,6 +24,13 @@ NO_TABLE: Final = "42P01"
 NO_SUCH_VALUE: Final = "22P02"  # of a column's type, such as an id that is no UUID
 MANY: Final = 1_000_000  # rows that are too many to be numbered
 SAMPLED: Final = "SELECT relkind IN ('r', 'p', 'm') FROM pg_class WHERE oid = to_regclass(%s)"
+UNIQUE: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_index AS i
+    WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+    AND ARRAY['aggregate_id', 'version'] = (
+        SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute AS a
+        WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)))"""
 MADE_MEANWHILE: Final = ("42P06", "42P07", "42723", "23505")  # by another who opened the same empty store
 
 
@@ -178,6 +185,11 @@ class PostgresStore:
                 found = describe(db, table, self.url)
             if found is None:
                 raise no_table(db, table, self.url)
+            if self.writable and self.tables == "postgres" and not self.one(db, UNIQUE, found.name):
+                raise OpenError(
+                    f"{table} in {self.url} may hold two events in one place, so that no writer is refused",
+                    hint="ALTER TABLE ... ADD PRIMARY KEY (aggregate_id, version); or open it for reading",
+                )
             return found
 
     def _make(self, db: Connection) -> None:

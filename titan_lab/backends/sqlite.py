@@ -50,6 +50,10 @@ FEW = 500  # ids that go into one statement
 WRITTEN_TO = slice(24, 28)  # where a file's header counts the transactions that changed it
 PATIENCE = 30.0  # seconds that one waits for another writer's transaction to end
 MOST = 100_000  # rows that stand in memory as Python objects
+UNIQUE = f"""
+SELECT 1 FROM pragma_index_list('{TABLE}') AS i
+WHERE i."unique" AND NOT i.partial AND 'aggregate_id,version' = (
+    SELECT group_concat(name) FROM (SELECT name FROM pragma_index_info(i.name) ORDER BY name))"""
 
 
 class SqliteStore:
@@ -275,6 +279,11 @@ class SqliteStore:
                     hint="open the event store's own file, or hand its rows to tl.from_frame",
                 )
             columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({TABLE})")]
+            if self.writable and not db.execute(UNIQUE).fetchone():
+                raise OpenError(
+                    f"{TABLE} in {self.path} may hold two events in one place, so that no writer is refused",
+                    hint=f"CREATE UNIQUE INDEX one_place ON {TABLE}(aggregate_id, version); or read it only",
+                )
             missing = [name for name in EVENTS if name not in columns]
             if missing:
                 raise EventsError(

@@ -8,6 +8,7 @@ and the next sync takes them away.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ TIER = 8  # so many parts of about one size become one
 LARGEST = 2**17  # rows up to which a part is made one with others
 
 
+OURS = re.compile(r"_?\d{6,}\.parquet")  # names that a part may have
+
+
 class Folder:
     """Write the parts and the manifest of one mirror. To be used by one process at a time, see ``alone``."""
 
@@ -50,10 +54,11 @@ class Folder:
     def alone(self) -> Iterator[None]:
         """Hold the folder for syncing. Raises MirrorError, which names the holder, where another does."""
         with told_as_mirror_errors(self.path):
-            for folder in (self.path, self.path / GOOD, self.path / BAD):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("a+")  # first, for it shows that what follows is ours
+            for folder in (self.path / GOOD, self.path / BAD):
+                folder.mkdir(exist_ok=True)
             (self.path / READERS).touch()
-            lock = (self.path / LOCK).open("a+")
         with lock:
             if fcntl is not None:
                 try:
@@ -94,7 +99,7 @@ class Folder:
             named = {part.name for part in manifest.parts()} if manifest else set()
             for kind in (GOOD, BAD):
                 for file in (self.path / kind).glob("*.parquet"):
-                    if file.name not in named:
+                    if OURS.fullmatch(file.name) and file.name not in named:
                         file.unlink()
 
 
@@ -165,7 +170,9 @@ def compacted(writer: Writer, store: MirrorStore, parts: list[Part]) -> list[Par
         full = next((tier for _, tier in sorted(tiers.items()) if len(tier) >= TIER), None)
         if full is None:
             return parts
-        rows = merged([pl.read_parquet(store.path / GOOD / part.name) for part in store.sound(full, GOOD)])
+        rows = merged(
+            [pl.read_parquet(store.path / GOOD / part.name, glob=False) for part in store.sound(full, GOOD)]
+        )
         ordered = in_order(rows).events
         parts = [part for part in parts if part not in full] + [writer.good(ordered)]
 
@@ -177,7 +184,7 @@ def without(writer: Writer, store: MirrorStore, parts: list[Part], ids: pl.Serie
         if not part.may_hold(some):
             left.append(part)
             continue
-        rows = pl.read_parquet(store.path / GOOD / part.name)
+        rows = pl.read_parquet(store.path / GOOD / part.name, glob=False)
         others = rows.filter(~pl.col("aggregate_id").is_in(ids.implode()))
         if len(others) == len(rows):
             left.append(part)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from titan_lab.backends.contract import Frontier
-from titan_lab.backends.manifest import Manifest, read_manifest
+from titan_lab.backends.manifest import BAD, GOOD, Manifest, read_manifest
 from titan_lab.backends.mirror import MirrorStore
 from titan_lab.errors import MirrorError
 from titan_lab.mirror.copying import Copying, Progress
@@ -49,6 +50,18 @@ def sync(
 
 def check_source(store: MirrorStore, url: str, zone: str | None) -> None:
     """Refuse a folder that holds the copy of another store, or one that was read in another zone."""
+    theirs, ours = url.partition("://"), store.path.resolve()
+    if theirs[0] == "parquet":
+        there = Path(theirs[2]).resolve()
+        if there in (ours, *ours.parents) or ours in there.parents:
+            raise MirrorError(
+                f"{store.path} lies in the store that it would copy, or around it: {url}",
+                hint="mirror into a folder apart from it",
+            )
+    if any((store.path / kind).is_symlink() for kind in (GOOD, BAD)):
+        raise MirrorError(
+            f"{store.path} has a link to elsewhere in it", hint="mirror into a folder of its own"
+        )
     manifest = read_manifest(store.path)
     if manifest is None:
         return

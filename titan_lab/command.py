@@ -259,6 +259,7 @@ class Desk:
             life = self._life(aggregate_id) if self._load is None or command_id is not None else []
             done = [event for event in life if _caused(event, asked)]
             if done:
+                self._refuse_another(command, asked, life, done)
                 return self._handled(aggregate_id, done[-1].version, [one.payload for one in done], asked)
             state = self._state(aggregate_id, life)
             if expected_version is not None and state.version != expected_version:
@@ -285,6 +286,22 @@ class Desk:
         return card(
             type(self).__name__, {"of": self.aggregate.__name__, "commands": named, "on": self.log.url}
         )
+
+    def _refuse_another(
+        self, command: Command, command_id: str, life: list[Event], done: list[Event]
+    ) -> None:
+        """Refuse a command whose id belongs to another: one that led to other events when it was asked."""
+        then = self._fold(command.whose(), life[: done[0].version - 1])
+        try:
+            same = self.decide(then, command) == [event.payload for event in done]
+        except Refused:
+            same = False
+        if not same:
+            raise CommandError(
+                f"the command_id {command_id!r} belongs to another command, which led to"
+                f" {', '.join(event.event_type for event in done)} of {command.whose()}",
+                hint="ask the same thing again by its id, and another thing by another",
+            )
 
     def _row(self, event: EventType) -> dict[str, Any]:
         current = self.aggregate.chain.current(event.event_type)

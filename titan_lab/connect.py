@@ -14,7 +14,7 @@ from titan_lab.errors import EventsError, UnknownScheme, nearest
 from titan_lab.event import as_json
 from titan_lab.frames import as_frame
 from titan_lab.log import EventLog, Mirror
-from titan_lab.redacted import redact
+from titan_lab.redacted import redact_meant
 
 # scheme -> module and class, imported when first asked for; README's table of stores is checked against it.
 BACKENDS: dict[str, tuple[str, str]] = {
@@ -48,7 +48,7 @@ def open_log(url: str, *, writable: bool = False, zone: str | None = None) -> Ev
         known = [f"{name}://" for name in BACKENDS]
         hint = nearest(f"{scheme}://", known) if separator else _guess(str(url))
         raise UnknownScheme(
-            f"no backend opens {redact(str(url))!r}; the known schemes are {', '.join(known)}",
+            f"no backend opens {redact_meant(str(url))!r}; the known schemes are {', '.join(known)}",
             hint=hint,
             known=known,
         )

@@ -79,6 +79,11 @@ class Server:
             raise OpenError(
                 f"{shown} is no URL of a database", hint=f"{scheme}://USER@HOST:PORT/DATABASE"
             ) from None
+        if "@" in str(url.host):
+            raise OpenError(
+                f"{scheme}://***@{str(url.host).rpartition('@')[2]} has an @ too many before its host",
+                hint="an @ in a user's name or a password is written as %40, a / as %2F, a : as %3A",
+            )
         self.scheme = scheme
         self.writable = writable
         self.own = {name: str(url.query[name]) for name in OURS if name in url.query}
@@ -273,9 +278,7 @@ class Server:
         """Give what a driver says, on one line, without the statement and without the password."""
         told = str(getattr(error, "orig", None) or error).partition("Query was:")[0]
         said = redact(" ".join(told.split()))
-        # A password with an @ that is not written as %40 goes on in what is taken for the host.
-        within_host = str(self._url.host or "").rpartition("@")[0]
-        for secret in (self._url.password, self._url.query.get("password"), within_host):
+        for secret in (self._url.password, self._url.query.get("password")):
             if secret and len(str(secret)) >= SHORT:  # of a letter, all of them would tell which it is
                 said = said.replace(str(secret), "***")
         return said or type(error).__name__

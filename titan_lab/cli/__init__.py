@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -75,6 +76,7 @@ def main() -> None:
     """Run the command line; errors of ours become a message, a hint and an exit code."""
     from titan_lab.terminal import say
 
+    warnings.showwarning = lambda message, *_, **__: say(f"note: {message}")  # no line of ours beside it
     with contextlib.suppress(AttributeError):  # a stand-in for stdout may not have it
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from titan_lab.cli.options import NO_ANSWER
 from titan_lab.errors import NoSuchAggregate
+from titan_lab.redacted import redact
 
 if TYPE_CHECKING:
     from titan_lab.book import Book
@@ -19,7 +20,7 @@ def folded(url: str, zone: str | None, order_id: str | None = None) -> Book:
     from titan_lab.connect import open_log
     from titan_lab.orders.order import Order
 
-    with terminal.Progress(f"folding {url}"):
+    with terminal.Progress(f"folding {redact(url)}"):
         log = open_log(url, zone=zone)
         book = log.fold(Order, aggregates=order_id)
     if order_id is not None and order_id not in book:
@@ -32,7 +33,7 @@ def tell_rejected(book: Book, url: str, strict: bool) -> None:
     from titan_lab import terminal
 
     if book.rejected.height:
-        terminal.say(f"{book.rejected.height:,} rows were rejected: titan inspect {url} --rejected")
+        terminal.say(f"{book.rejected.height:,} rows were rejected: titan inspect {redact(url)} --rejected")
         if strict:
             sys.exit(NO_ANSWER)
 

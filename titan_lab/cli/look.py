@@ -17,6 +17,7 @@ from titan_lab.cli.options import (
     strict_option,
     zone_option,
 )
+from titan_lab.redacted import redact
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,7 +52,7 @@ def inspect(
     from titan_lab.connect import open_log
     from titan_lab.orders.order import Order
 
-    with terminal.Progress(f"reading {url}"):
+    with terminal.Progress(f"reading {redact(url)}"):
         log = open_log(url, zone=zone)
         events = log.read()
         book = log.fold(Order, newer="reject")  # so that payloads are looked at, too

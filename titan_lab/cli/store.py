@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from titan_lab.cli.options import json_option, zone_option
+from titan_lab.redacted import redact
 
 
 @click.command(short_help="Print the event store's tables as SQL.")
@@ -42,7 +43,7 @@ def sync(url: str, path: str, whole: bool, zone: str | None, form: str | None) -
     from titan_lab.connect import open_log
 
     with open_log(url, zone=zone) as log, terminal.Progress(f"syncing {path}") as progress:
-        told = log.mirror(path).sync(whole=whole, progress=progress)
+        told = log.mirror(path.removeprefix("mirror://")).sync(whole=whole, progress=progress)
     terminal.facts(told.plain() if form == "json" else told.facts(), form or "table")
 
 
@@ -67,7 +68,7 @@ def snapshots(url: str, take: bool, every: int, form: str | None) -> None:
     from titan_lab.snapshot import Snapshots
 
     open_log(url).close()  # opened for writing, a store that is not there would be made
-    with terminal.Progress(f"reading {url}"), open_log(url, writable=take) as log:
+    with terminal.Progress(f"reading {redact(url)}"), open_log(url, writable=take) as log:
         chosen = Snapshots(log, Order)
         if take:
             done = dataclasses.asdict(chosen.take(every))

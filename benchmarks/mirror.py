@@ -68,8 +68,8 @@ def measure(options: Options) -> Iterator[dict]:
             fill(url, few)
         log, place = tl.open(url), Path(folder) / "mirror"
         recorder = Recorder(url, recorded)
-        for _ in range(0, len(few), BATCH):
-            recorder.insert(BATCH)
+        for start in range(0, len(few), BATCH):
+            recorder.insert(min(BATCH, len(few) - start))
         yield from compare(
             BENCH,
             f"{len(few):,} events into an empty mirror",
